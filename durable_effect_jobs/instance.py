@@ -1,0 +1,225 @@
+"""The one durable record of a job instance, and what one step does to it.
+
+A step loads the record, decides, and replaces it in a single atomic write that also carries the
+step's events, its idempotency mark and, when retries are exhausted, a dead letter. Instants are
+aware UTC datetimes with microseconds; the state is canonical JSON in bytes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias, cast
+
+import attrs
+from typing_extensions import Self
+
+from durable_effect.canonical_json import from_json_bytes, to_json_bytes
+from durable_effect_jobs.errors import Kind, ValidationError
+from durable_effect_jobs.events import Event, Failure
+
+__all__ = [
+    "MAX_ID_LENGTH",
+    "Alarm",
+    "AlarmReason",
+    "Commit",
+    "DeadLetter",
+    "Instance",
+    "Key",
+    "Mark",
+    "from_micros",
+    "to_micros",
+]
+
+MAX_ID_LENGTH = 512
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(instant: datetime) -> int:
+    """Microseconds since the epoch, exactly."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The instant that is this many microseconds after the epoch."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+@attrs.frozen(order=True)
+class Key:
+    """Which instance: the kind and name of its job, and its id within that job."""
+
+    kind: Kind
+    job: str
+    id: str
+
+    @property
+    def instance_id(self) -> str:
+        """The key as one text. Kind and job hold no colon, so two keys never share it."""
+        return f"{self.kind}:{self.job}:{self.id}"
+
+    def problem(self) -> ValidationError | None:
+        """What is wrong with the id: ids are non-empty text of up to 512 characters, colons included."""
+        if not isinstance(self.id, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            return ValidationError.at("id", "$", f"expected text, got {type(self.id).__name__}")
+        if not 1 <= len(self.id) <= MAX_ID_LENGTH:
+            return ValidationError.at(
+                "id", "$", f"expected 1 to {MAX_ID_LENGTH} characters, got {len(self.id)}"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in self.id):
+            return ValidationError.at("id", "$", "expected text without lone surrogates")
+        return None
+
+
+AlarmReason: TypeAlias = Literal["start", "schedule", "retry", "trigger", "flushAfter", "maxEvents", "manual"]
+
+
+@attrs.frozen
+class Alarm:
+    """When an instance is to be woken, and what for."""
+
+    at: datetime
+    reason: AlarmReason
+
+
+@attrs.frozen(kw_only=True)
+class Instance:
+    """The durable record. Fields that a kind has no use for keep their defaults."""
+
+    key: Key
+    incarnation: str
+    """Given at birth: an id that is used again after ``terminate`` is another instance."""
+    created_at: datetime
+    revision: int = 1
+    """How many steps have been committed in this life."""
+    state: bytes | None = None
+    """The encoded state, canonical JSON; ``None`` for a task that has not set one yet."""
+    alarm: Alarm | None = None
+    pending: Alarm | None = None
+    """A task's own schedule, kept aside while a ``trigger`` runs."""
+
+    run_count: int = 0
+    event_count: int = 0
+    execute_count: int = 0
+
+    scheduled_for: datetime | None = None
+    """The tick that a continuous run stands for."""
+    missed_count: int = 0
+    next_tick: datetime | None = None
+    """The tick after the run that is being retried."""
+    flush_reason: Literal["maxEvents", "flushAfter", "manual"] | None = None
+
+    failed_attempts: int = 0
+    """Failures of the current run so far; 0 unless a retry waits."""
+    first_attempt_at: datetime | None = None
+    undecodable_count: int = 0
+    """How often in a row the alarm found a state that its schema does not accept."""
+    stopped: bool = False
+    """Retries were exhausted and the job keeps such records: no alarm until it is revived."""
+    last_error: Failure | None = None
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the alarm is to fire now."""
+        return self.alarm is not None and self.alarm.at <= now
+
+    def evolve(self, **changes: Any) -> Self:
+        """The record after a step: the changes, and one revision more."""
+        return attrs.evolve(self, revision=self.revision + 1, **changes)
+
+    def to_bytes(self) -> bytes:
+        """All of the record except key, revision and state, which storages keep in columns of their own."""
+        return to_json_bytes({name: _plain(getattr(self, name)) for name in _BOOKKEEPING if _worth(self, name)})
+
+    @staticmethod
+    def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes) -> Instance:
+        """The record that :meth:`to_bytes` wrote; members that this version does not know are left out."""
+        fields = cast("dict[str, Any]", from_json_bytes(record))
+        known = {name: _READ.get(name, _same)(value) for name, value in fields.items() if name in _BOOKKEEPING}
+        return Instance(key=key, revision=revision, state=state, **known)
+
+
+@attrs.frozen
+class Mark:
+    """An ``event_id`` that was accepted, remembered until ``expires_at``."""
+
+    event_id: str
+    expires_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetter:
+    """What an instance was when its retries were exhausted and it was purged."""
+
+    instance: Instance
+    reason: Literal["max_attempts", "max_duration", "not_retryable"]
+    at: datetime
+    expires_at: datetime
+    number: int = 0
+    """Given by the storage: what an operator calls it by."""
+
+
+@attrs.frozen(kw_only=True)
+class Commit:
+    """One atomic write. Either all of it is durable or none of it happened.
+
+    It applies only if the stored record still is ``before`` (same incarnation and revision, or absent
+    when ``None``), and if ``mark`` is not remembered already.
+    """
+
+    key: Key
+    before: Instance | None
+    after: Instance | None
+    """The new record; ``None`` removes it."""
+    at: datetime
+    events: tuple[Event, ...] = ()
+    mark: Mark | None = None
+    dead_letter: DeadLetter | None = None
+
+
+# -- the stored form ---------------------------------------------------------------------------
+
+_COLUMNS = {"key", "revision", "state"}
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in attrs.fields(Instance) if field.name not in _COLUMNS
+}
+_BOOKKEEPING = frozenset(_DEFAULTS)
+
+
+def _worth(instance: Instance, name: str) -> bool:
+    """Defaults are not written: most records are small, and new fields cost old records nothing."""
+    return bool(getattr(instance, name) != _DEFAULTS[name])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    if isinstance(value, Alarm):
+        return [to_micros(value.at), value.reason]
+    if isinstance(value, Failure):
+        return [value.type, value.message, value.stack]
+    return value
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _read_alarm(value: Any) -> Alarm:
+    at, reason = value
+    return Alarm(from_micros(at), reason)
+
+
+def _read_failure(value: Any) -> Failure:
+    return Failure(*value)
+
+
+_READ = {
+    "created_at": from_micros,
+    "scheduled_for": from_micros,
+    "next_tick": from_micros,
+    "first_attempt_at": from_micros,
+    "alarm": _read_alarm,
+    "pending": _read_alarm,
+    "last_error": _read_failure,
+}
