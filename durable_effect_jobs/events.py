@@ -7,10 +7,11 @@ the camelCase JSON object that a tracker's endpoint receives.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import attrs
 
+from durable_effect.canonical_json import from_json_bytes, to_json_bytes
 from durable_effect_jobs.errors import Kind
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "JobStarted",
     "JobTerminated",
     "TaskScheduled",
+    "event_from_bytes",
+    "event_to_bytes",
     "to_wire",
 ]
 
@@ -138,6 +141,47 @@ Event: TypeAlias = (
     | DebounceFlushed
     | TaskScheduled
 )
+
+_CLASSES: dict[str, type[Any]] = {
+    fact.type: fact
+    for fact in (
+        JobStarted,
+        JobExecuted,
+        JobFailed,
+        JobRetryExhausted,
+        JobTerminated,
+        DebounceStarted,
+        DebounceFlushed,
+        TaskScheduled,
+    )
+}
+_INSTANTS = frozenset({"timestamp", "flush_at", "scheduled_at"})
+
+
+def event_to_bytes(event: Event) -> bytes:
+    """The stored form of an event: JSON with every field, instants to the microsecond."""
+    fields = {field.name: getattr(event, field.name) for field in attrs.fields(type(event))}
+    return to_json_bytes({"type": event.type, **{name: _stored(value) for name, value in fields.items()}})
+
+
+def event_from_bytes(data: bytes) -> Event:
+    """The event that :func:`event_to_bytes` wrote."""
+    fields = cast("dict[str, Any]", from_json_bytes(data))
+    fact = _CLASSES[fields.pop("type")]
+    return cast("Event", fact(**{name: _read(name, value) for name, value in fields.items()}))
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return attrs.astuple(value) if isinstance(value, Failure) else value
+
+
+def _read(name: str, value: Any) -> Any:
+    if name in _INSTANTS:
+        return datetime.fromisoformat(value)
+    return Failure(*value) if name == "error" else value
+
 
 _ENVELOPE = frozenset(field.name for field in attrs.fields(_Fact))
 
