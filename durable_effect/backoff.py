@@ -32,8 +32,8 @@ class Backoff:
     """The waits between attempts: `Backoff.exponential("1 second", max="30 seconds")`.
 
     Equal when made from equal parts. `max` is the longest wait, or None when nothing bounds it but
-    `timedelta.max`, about 2.7 million years. A span that is not positive, or a factor below 1, is a `ValueError`
-    when the backoff is made.
+    `timedelta.max`, about 2.7 million years. A span that is not positive, or a factor below 1, is a
+    `ValueError` when the backoff is made.
     """
 
     _growth: _Growth
