@@ -1,0 +1,241 @@
+"""Exit and Cause: how a program ended, and why.
+
+An `Exit` is `Success(value)` or `Failure(cause)`. A `Cause` is a flat, ordered tuple of reasons: `Fail(error)` for a typed
+error, `Die(defect)` for a raised exception, `Interrupt(fiber_id)` for work that was called off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Literal, final
+
+import attrs
+from returns.maybe import Maybe, Nothing, Some
+from returns.result import Failure as ResultFailure
+from returns.result import Result
+from returns.result import Success as ResultSuccess
+from typing_extensions import Never, TypeAliasType, TypeVar
+
+from durable_effect.errors import Defect, EffectFailure, Interrupted
+
+A = TypeVar("A", covariant=True)
+E = TypeVar("E", covariant=True, default=Never)
+B = TypeVar("B")
+E2 = TypeVar("E2")
+A1 = TypeVar("A1")
+
+
+@final
+@attrs.define(unsafe_hash=True)
+class Fail(Generic[A]):
+    """A typed error."""
+
+    error: A
+
+
+@final
+@attrs.define(unsafe_hash=True)
+class Die:
+    """An exception that somebody raised."""
+
+    defect: BaseException
+
+
+@final
+@attrs.define(unsafe_hash=True)
+class Interrupt:
+    """The work was called off, by the fiber with this id (None: from outside any fiber)."""
+
+    fiber_id: int | None = None
+
+
+@final
+class Cause(Generic[E]):
+    """Why a program failed: every reason, in the order in which they happened."""
+
+    __match_args__ = ("reasons",)
+    __slots__ = ("reasons",)
+
+    def __init__(self, reasons: Iterable[Fail[E] | Die | Interrupt] = ()) -> None:
+        self.reasons: tuple[Fail[E] | Die | Interrupt, ...] = tuple(reasons)
+
+    @staticmethod
+    def fail(error: A1) -> Cause[A1]:
+        """Make a cause of one typed error."""
+        return Cause((Fail(error),))
+
+    @staticmethod
+    def die(defect: BaseException) -> Cause:
+        """Make a cause of one raised exception."""
+        return Cause((Die(defect),))
+
+    @staticmethod
+    def interrupt(fiber_id: int | None = None) -> Cause:
+        """Make a cause of one interruption."""
+        return Cause((Interrupt(fiber_id),))
+
+    @property
+    def failures(self) -> tuple[E, ...]:
+        """The typed errors."""
+        return tuple(reason.error for reason in self.reasons if isinstance(reason, Fail))
+
+    @property
+    def defects(self) -> tuple[BaseException, ...]:
+        """The raised exceptions."""
+        return tuple(reason.defect for reason in self.reasons if isinstance(reason, Die))
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether an interruption is among the reasons."""
+        return any(isinstance(reason, Interrupt) for reason in self.reasons)
+
+    @property
+    def is_interrupted_only(self) -> bool:
+        """Whether there are reasons and all of them are interruptions."""
+        return bool(self.reasons) and all(isinstance(reason, Interrupt) for reason in self.reasons)
+
+    def combine(self, other: Cause[E2]) -> Cause[E | E2]:
+        """Join two causes, without repetitions. Defects win: next to one, typed errors are defects too."""
+        if not self.reasons:
+            return other
+        reasons: dict[Fail[E | E2] | Die | Interrupt, None] = dict.fromkeys(self.reasons)
+        reasons.update(dict.fromkeys(other.reasons))
+        if any(isinstance(reason, Die) for reason in reasons):
+            reasons = dict.fromkeys(Die(as_exception(r.error)) if isinstance(r, Fail) else r for r in reasons)
+        return Cause(reasons)
+
+    def map(self, f: Callable[[E], E2]) -> Cause[E2]:
+        """Change the typed errors; defects and interruptions stay."""
+        return Cause(Fail(f(r.error)) if isinstance(r, Fail) else r for r in self.reasons)
+
+    def recoverable(self) -> tuple[E, ...]:
+        """Answer the first typed error as a tuple of one; empty when there is none, or when a defect bars the way."""
+        if any(isinstance(reason, Die) for reason in self.reasons):
+            return ()
+        return self.failures[:1]
+
+    def error(self) -> E | Defect | None:
+        """Answer what a handler wants to see: the typed error, or `Defect(exception)`; None when only interrupted."""
+        for failure in self.recoverable():
+            return failure
+        for defect in self.defects:
+            return Defect(defect)
+        return None
+
+    def squash(self) -> BaseException:
+        """Answer the one exception to raise for all of it: the first error, else the first defect, else `Interrupted`."""
+        for failure in self.failures:
+            return as_exception(failure)
+        for defect in self.defects:
+            return defect
+        return Interrupted(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cause) and self.reasons == other.reasons  # pyright: ignore[reportUnknownMemberType]
+
+    def __hash__(self) -> int:
+        return hash(self.reasons)
+
+    def __repr__(self) -> str:
+        return f"Cause({', '.join(map(repr, self.reasons))})"
+
+
+def as_exception(error: object) -> BaseException:
+    """Answer an error as something that can be raised."""
+    return error if isinstance(error, BaseException) else EffectFailure(error)
+
+
+@final
+class Success(Generic[A]):
+    """The program ended with `value`."""
+
+    __match_args__ = ("value",)
+    __slots__ = ("value",)
+
+    def __init__(self, value: A) -> None:
+        self.value: A = value
+
+    @property
+    def is_success(self) -> Literal[True]:
+        """Whether it ended well: yes."""
+        return True
+
+    def get(self) -> A:
+        """Answer the value."""
+        return self.value
+
+    def map(self, f: Callable[[A], B]) -> Success[B]:
+        """Change the value."""
+        return Success(f(self.value))
+
+    def fold(self, on_failure: Callable[[Cause[Any]], B], on_success: Callable[[A], B]) -> B:
+        """Make one thing of both outcomes."""
+        return on_success(self.value)
+
+    def to_result(self) -> Result[A, Never]:
+        """Answer it as `returns.result.Success`."""
+        return ResultSuccess(self.value)
+
+    def to_maybe(self) -> Maybe[A]:
+        """Answer it as `returns.maybe.Some`."""
+        return Some(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Success) and bool(self.value == other.value)  # pyright: ignore[reportUnknownMemberType]
+
+    def __hash__(self) -> int:
+        return hash((Success, self.value))
+
+    def __repr__(self) -> str:
+        return f"Success({self.value!r})"
+
+
+@final
+class Failure(Generic[E]):
+    """The program failed, for the reasons in `cause`."""
+
+    __match_args__ = ("cause",)
+    __slots__ = ("cause",)
+
+    def __init__(self, cause: Cause[E]) -> None:
+        self.cause: Cause[E] = cause
+
+    @property
+    def is_success(self) -> Literal[False]:
+        """Whether it ended well: no."""
+        return False
+
+    def get(self) -> Never:
+        """Raise what went wrong: a typed error as itself, a defect as the exception that was raised."""
+        raise self.cause.squash()
+
+    def map(self, f: Callable[[Any], object]) -> Failure[E]:
+        """Answer itself: there is no value to change."""
+        return self
+
+    def fold(self, on_failure: Callable[[Cause[E]], B], on_success: Callable[[Any], B]) -> B:
+        """Make one thing of both outcomes."""
+        return on_failure(self.cause)
+
+    def to_result(self) -> Result[Any, BaseException]:
+        """Answer it as `returns.result.Failure` of the exception that `get` would raise."""
+        return ResultFailure(self.cause.squash())
+
+    def to_maybe(self) -> Maybe[Any]:
+        """Answer `returns.maybe.Nothing`."""
+        return Nothing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Failure) and self.cause == other.cause  # pyright: ignore[reportUnknownMemberType]
+
+    def __hash__(self) -> int:
+        return hash((Failure, self.cause))
+
+    def __repr__(self) -> str:
+        return f"Failure({self.cause!r})"
+
+
+_ExitA = TypeVar("_ExitA")
+_ExitE = TypeVar("_ExitE", default=Never)
+Exit = TypeAliasType("Exit", Success[_ExitA] | Failure[_ExitE], type_params=(_ExitA, _ExitE))
+"""How a program ended: `Success(value)` or `Failure(cause)`."""
