@@ -6,6 +6,7 @@ the camelCase JSON object that a tracker's endpoint receives.
 
 from __future__ import annotations
 
+import traceback
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 
+_MAX_TEXT = 4096
+
+
 @attrs.frozen
 class Failure:
     """What is kept of an error: its type's name, its message, and its traceback as text. Never a pickle."""
@@ -38,6 +42,22 @@ class Failure:
     type: str
     message: str
     stack: str | None = None
+
+    @staticmethod
+    def of(error: object) -> Failure:
+        """What is kept of this typed error or exception; long texts are cut at 4 KiB."""
+        raised = isinstance(error, BaseException) and error.__traceback__ is not None
+        stack = "".join(traceback.format_exception(cast("BaseException", error))) if raised else None
+        return Failure(
+            type=type(error).__name__,
+            message=_cut(str(error)),
+            stack=None if stack is None else _cut(stack),
+        )
+
+
+def _cut(text: str) -> str:
+    """The end of a traceback says most, so that is what is kept; lone surrogates cannot be stored."""
+    return text.encode("utf-8", "backslashreplace").decode()[-_MAX_TEXT:]
 
 
 @attrs.frozen(kw_only=True)

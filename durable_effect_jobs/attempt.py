@@ -1,0 +1,167 @@
+"""One attempt of a handler: what it may change, where its logs go, and how it ended.
+
+A handler changes a *draft*. The draft is written only if the handler ends well, so a failed attempt
+leaves no trace. The handler runs in a fiber of its own: ``terminate`` interrupts that fiber, which no
+error handling can catch, and what the handler forked ends with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeAlias, cast
+
+import attrs
+from typing_extensions import Never, TypeVar
+
+from durable_effect import Cause, Defect, Do, Effect, Fiber, Logger
+from durable_effect.exit import Die, Fail, Failure, Success
+from durable_effect_jobs.errors import Kind
+from durable_effect_jobs.instance import Key
+from durable_effect_jobs.step import Codec, Limits
+
+__all__ = ["Draft", "Ended", "Failed", "Finished", "Inside", "Terminated", "attempt", "job_logger"]
+
+S = TypeVar("S")
+
+
+@attrs.frozen
+class Inside:
+    """The instances whose handlers are running around this effect; a call that changes one of them is refused."""
+
+    keys: frozenset[Key] = frozenset()
+
+
+class Draft(Generic[S]):
+    """What one handler has changed so far."""
+
+    __slots__ = ("_codec", "_limits", "encoded", "fiber", "reason", "state", "terminated")
+
+    def __init__(self, codec: Codec[S], limits: Limits, state: S | None, encoded: bytes | None) -> None:
+        self._codec = codec
+        self._limits = limits
+        self.state = state
+        self.encoded = encoded
+        self.terminated = False
+        self.reason: str | None = None
+        self.fiber: Fiber[Any, Any] | None = None
+
+    def write(self, state: S) -> None:
+        """Replace the state. A value that does not fit is a defect of the handler, raised where it wrote it."""
+        self.encoded = self._codec.encode(state, self._limits)
+        self.state = state
+
+    def read(self) -> Effect[Any]:
+        """The state as of now, this handler's own changes included."""
+        return Effect.sync(lambda: self.state)
+
+    def set(self, state: S) -> Effect[None]:
+        """Replace the state."""
+        return Effect.sync(lambda: self.write(state))
+
+    def update(self, change: Callable[[S], S]) -> Effect[None]:
+        """Replace the state by what ``change`` makes of it; without a state, do nothing."""
+
+        def run() -> None:
+            if self.state is not None:
+                self.write(change(self.state))
+
+        return Effect.sync(run)
+
+    def terminate(self, reason: str | None) -> Effect[Never]:
+        """End the handler here and now, and the instance with it."""
+
+        def run() -> Effect[Never]:
+            self.terminated = True
+            self.reason = reason
+            fiber = cast("Fiber[Any, Any]", self.fiber)
+            return fiber.interrupt_fork().flat_map(lambda _: Effect.never.interruptible())
+
+        return Effect.suspend(run)
+
+
+@attrs.frozen
+class Finished:
+    """The handler ended well; ``value`` is what it returned."""
+
+    value: Any
+
+
+@attrs.frozen
+class Failed:
+    """The handler failed: ``error`` is its typed error, or the exception that it raised."""
+
+    error: object
+    raised: bool
+
+    @property
+    def as_argument(self) -> object:
+        """What ``on_error`` is given: a typed error as it is, a raised exception as a ``Defect``."""
+        return Defect(cast("BaseException", self.error)) if self.raised else self.error
+
+
+@attrs.frozen
+class Terminated:
+    """The handler called ``terminate``."""
+
+    reason: str | None
+
+
+Ended: TypeAlias = Finished | Failed | Terminated
+
+
+def job_logger(kind: Kind, job: str) -> logging.Logger:
+    """Where the logs of one job go."""
+    return logging.getLogger(f"durable_effect_jobs.{kind}.{job}")
+
+
+@Effect.gen
+def attempt(
+    run: Callable[[], Effect[Any, Any, Any] | Generator[Any, Any, Any]],
+    draft: Draft[Any],
+    key: Key,
+    log_level: int,
+    **fields: object,
+) -> Do[Ended, Never, Any]:
+    """Run a handler against a draft; ``fields`` are added to its log records."""
+    inside = yield from Effect.service_option(Inside)
+    around = inside.value_or(Inside()).keys
+    log = Logger(
+        job_logger(key.kind, key.job),
+        log_level,
+        {"instance_id": key.instance_id, **fields},
+    )
+    env = yield from Effect.env()
+    handler = Effect.suspend(lambda: as_effect(run())).provide_env(
+        {**env, Inside: Inside(around | {key}), Logger: log}
+    )
+    fiber = draft.fiber = yield from handler.fork()
+    exit = yield from fiber.await_().on_interrupt(fiber.interrupt())
+    if draft.terminated:
+        return Terminated(draft.reason)
+    match exit:
+        case Success(value):
+            return Finished(value)
+        case Failure(cause):
+            return _failed(cause)
+
+
+def as_effect(result: object) -> Effect[Any, Any, Any]:
+    """What a handler returned: an effect, or an undecorated do-block."""
+    if isinstance(result, Effect):
+        return cast("Effect[Any, Any, Any]", result)
+    if inspect.isgenerator(result):
+        return Effect.gen(lambda: cast("Generator[Any, Any, Any]", result))()
+    raise TypeError(f"a handler returns an Effect or is a do-block, but this one returned {type(result).__name__}")
+
+
+def _failed(cause: Cause[Any]) -> Failed:
+    """A typed failure if that is all there is; a defect beside it is the graver news."""
+    for reason in cause.reasons:
+        if isinstance(reason, Die):
+            return Failed(reason.defect, raised=True)
+    for reason in cause.reasons:
+        if isinstance(reason, Fail):
+            return Failed(reason.error, raised=False)
+    return Failed(InterruptedError("the handler interrupted itself"), raised=True)

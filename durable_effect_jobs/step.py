@@ -1,0 +1,272 @@
+"""What the three kinds have in common: the turn they are given, the step they answer with.
+
+A step decides and does not act. It gets the record as it was loaded and the time, runs the handler when
+there is one to run, and returns what is to be written. Storage, order and waiting are its host's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, cast
+
+import attrs
+from typing_extensions import Never, TypeVar
+
+from durable_effect import Effect, Schema, SchemaError
+from durable_effect.canonical_json import from_json_bytes, to_json_bytes
+from durable_effect.duration import Span, to_timedelta
+from durable_effect_jobs.errors import (
+    ExecutionError,
+    InstanceNotFoundError,
+    InvalidStateError,
+    Kind,
+    SchedulerError,
+    ValidationError,
+)
+from durable_effect_jobs.events import Event, Failure
+from durable_effect_jobs.instance import Alarm, DeadLetter, Instance, Key, Mark
+from durable_effect_jobs.retry import ExhaustedReason
+
+__all__ = [
+    "Codec",
+    "Command",
+    "Fired",
+    "Job",
+    "JobLogging",
+    "Limits",
+    "Step",
+    "StepError",
+    "Turn",
+    "check_handler",
+    "checked",
+    "dead_letter",
+    "logging_level",
+    "park",
+]
+
+E_co = TypeVar("E_co", covariant=True, default=Any)
+R_co = TypeVar("R_co", covariant=True, default=Any)
+S = TypeVar("S")
+A = TypeVar("A")
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+JobLogging: TypeAlias = bool | int | str
+
+StepError: TypeAlias = (
+    ValidationError | ExecutionError | SchedulerError | InstanceNotFoundError | InvalidStateError
+)
+"""How a step can refuse, or report the failure of the caller's own run."""
+
+_SILENT = logging.CRITICAL + 1
+_FIRST_PARK = timedelta(seconds=15)
+_LONGEST_PARK = timedelta(hours=1)
+
+
+def _span(value: Span) -> timedelta:
+    return to_timedelta(value, positive=True)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds that hold for every instance; all can be set with ``create_durable_jobs(limits=...)``."""
+
+    max_state_bytes: int = attrs.field(default=1 << 20, validator=attrs.validators.ge(1))
+    """Largest encoded state (1 MiB)."""
+    event_id_window: timedelta = attrs.field(default=timedelta(hours=24), converter=_span)
+    """How long an ``event_id`` is remembered."""
+    dead_letter_retention: timedelta = attrs.field(default=timedelta(days=30), converter=_span)
+    """How long a dead letter is kept."""
+    concurrency: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    """Alarms that run at the same time in one process."""
+    poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=_span)
+    """Longest time between two looks at the storage: a clock that was set costs no more than this."""
+    drain_timeout: timedelta = attrs.field(default=timedelta(seconds=20), converter=_span)
+    """How long closing waits for runs in progress before it interrupts them."""
+
+
+@attrs.frozen(kw_only=True)
+class Turn:
+    """What a step is given besides the record."""
+
+    key: Key
+    now: datetime
+    limits: Limits
+    include_state: bool = False
+    """Whether events carry states and inputs."""
+    own: bool = False
+    """Whether the run happens inside the call that asked for it, so that its failure has a caller to reach."""
+
+    def fact(self, event: Callable[..., Event], **fields: Any) -> Event:
+        """An event of this instance at this time."""
+        key = self.key
+        return event(
+            timestamp=self.now,
+            instance_id=key.instance_id,
+            kind=key.kind,
+            job=key.job,
+            id=key.id,
+            **fields,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Fired:
+    """What became of a run."""
+
+    result: Literal["done", "failed", "retrying", "exhausted", "stopped", "terminated", "parked"]
+    error: StepError | None = None
+    """What the caller's own run fails with once the step is committed."""
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """What to write. ``before is after`` without events or mark means: nothing."""
+
+    before: Instance | None
+    after: Instance | None
+    events: tuple[Event, ...] = ()
+    mark: Mark | None = None
+    dead_letter: DeadLetter | None = None
+    fired: Fired | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to commit."""
+        return self.before is not self.after or bool(self.events) or self.mark is not None
+
+    @staticmethod
+    def nothing(before: Instance | None) -> Step:
+        """Leave everything as it is."""
+        return Step(before=before, after=before)
+
+
+class Command(ABC, Generic[Reply_co]):
+    """A call of the client: it decides a step, and answers from what became of it."""
+
+    event_id: str | None = None
+
+    @abstractmethod
+    def decide(self, job: Any, before: Instance | None, turn: Turn) -> Effect[Step, StepError, Any]:
+        """The step of this command; the alarm that it sets to now fires within the same call."""
+
+    @abstractmethod
+    def answer(self, turn: Turn, step: Step, fired: Step | None) -> Reply_co:
+        """The reply, from the command's step and from that of the run it caused, if any."""
+
+
+class Job(ABC, Generic[E_co, R_co]):
+    """A definition. ``E`` and ``R`` are what its handlers can fail with and the services they need."""
+
+    kind: ClassVar[Kind]
+    log_level: int
+
+    @abstractmethod
+    def fire(self, before: Instance, turn: Turn) -> Effect[Step, Never, Any]:
+        """The step of a due alarm: runs ``execute`` and decides what follows."""
+
+    @abstractmethod
+    def handlers(self) -> tuple[Callable[..., Any], ...]:
+        """The user's functions, whose declared services are checked when the job is connected."""
+
+
+def checked(thunk: Callable[[], A]) -> Effect[A, ValidationError | SchedulerError]:
+    """A computation that raises one of these two errors, as an effect that fails with it."""
+
+    def run() -> Effect[A, ValidationError | SchedulerError]:
+        try:
+            return Effect.succeed(thunk())
+        except (ValidationError, SchedulerError) as error:
+            return Effect.fail(error)
+
+    return Effect.suspend(run)
+
+
+def check_handler(name: str, handler: object, *, optional: bool = False) -> None:
+    """Refuse what cannot be a handler, at definition."""
+    if handler is None and optional:
+        return
+    if not callable(handler):
+        raise ValueError(f"{name}= takes a function that returns an Effect, got {type(handler).__name__}")
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+        raise ValueError(
+            f"{name}= is an async function; write a do-block with @Effect.gen and wrap awaitables in "
+            "Effect.from_async(...)"
+        )
+
+
+def logging_level(value: JobLogging) -> int:
+    """``False``: failures only; ``True``: everything; a level; ``"none"``: silent."""
+    if isinstance(value, bool):
+        return logging.DEBUG if value else logging.ERROR
+    if isinstance(value, int):
+        return value
+    if value.lower() == "none":
+        return _SILENT
+    level = logging.getLevelNamesMapping().get(value.upper())
+    if level is None:
+        raise ValueError(f'logging= takes True, False, a level such as "WARNING", or "none": got {value!r}')
+    return level
+
+
+class Codec(Generic[S]):
+    """A schema together with its stored form and the limit on its size."""
+
+    __slots__ = ("schema",)
+
+    def __init__(self, schema: Schema[S]) -> None:
+        self.schema = schema
+
+    def accept(self, value: object) -> S:
+        """A value given by a caller, as the schema's type or in encoded form."""
+        try:
+            return self.schema.accept(value)
+        except SchemaError as error:
+            raise ValidationError.of(error) from None
+
+    def encode(self, value: S, limits: Limits) -> bytes:
+        """The stored form of a value."""
+        try:
+            data = to_json_bytes(self.schema.encode_sync(value))
+        except SchemaError as error:
+            raise ValidationError.of(error) from None
+        if len(data) > limits.max_state_bytes:
+            raise ValidationError.at(
+                self.schema.name,
+                "$",
+                f"expected at most {limits.max_state_bytes} bytes of encoded state, got {len(data)}",
+            )
+        return data
+
+    def decode(self, data: bytes) -> S:
+        """The value that was stored."""
+        try:
+            return self.schema.decode_sync(from_json_bytes(data))
+        except SchemaError as error:
+            raise ValidationError.of(error) from None
+
+    def plain(self, value: S) -> Any:
+        """The encoded form, for telemetry."""
+        return self.schema.encode_sync(value)
+
+
+def park(before: Instance, turn: Turn, error: ValidationError | SchedulerError) -> Step:
+    """The alarm found a record that it cannot run with: keep it, and look again later, ever less often."""
+    wait = min(_FIRST_PARK * 2 ** min(before.undecodable_count, 16), _LONGEST_PARK)
+    alarm = cast("Alarm", before.alarm)
+    after = before.evolve(
+        alarm=Alarm(turn.now + wait, alarm.reason),
+        undecodable_count=before.undecodable_count + 1,
+        last_error=Failure.of(error),
+    )
+    return Step(before=before, after=after, fired=Fired(result="parked", error=error))
+
+
+def dead_letter(before: Instance, turn: Turn, reason: ExhaustedReason) -> DeadLetter:
+    """What is kept of an instance that is purged because its retries are exhausted."""
+    return DeadLetter(
+        instance=before, reason=reason, at=turn.now, expires_at=turn.now + turn.limits.dead_letter_retention
+    )
