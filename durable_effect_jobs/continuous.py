@@ -23,23 +23,11 @@ from durable_effect.cron import Cron
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.effect import Op
 from durable_effect_jobs.attempt import Draft, Failed, Finished, Terminated, attempt
-from durable_effect_jobs.errors import (
-    ExecutionError,
-    InstanceNotFoundError,
-    Kind,
-    SchedulerError,
-    ValidationError,
-)
-from durable_effect_jobs.events import (
-    Failure,
-    JobExecuted,
-    JobFailed,
-    JobRetryExhausted,
-    JobStarted,
-    JobTerminated,
-)
+from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerError, ValidationError
+from durable_effect_jobs.events import Failure, JobExecuted, JobStarted, JobTerminated
+from durable_effect_jobs.failure import SETTLED, after_failure
 from durable_effect_jobs.instance import Alarm, Instance
-from durable_effect_jobs.retry import Again, Retry
+from durable_effect_jobs.retry import Retry
 from durable_effect_jobs.step import (
     Codec,
     Command,
@@ -51,11 +39,9 @@ from durable_effect_jobs.step import (
     Turn,
     check_handler,
     checked,
-    dead_letter,
     logging_level,
     park,
 )
-from durable_effect_jobs.terminate import TerminateResult
 
 __all__ = [
     "Continuous",
@@ -348,79 +334,41 @@ class ContinuousJob(Job[E_co, R_co], Generic[S, E_co, R_co]):
             attempt=run.attempt,
             pre_execution_state=self.codec.plain(state) if turn.include_state else None,
         )
-        after = _waiting(before, run, state=draft.encoded, last_error=None)
+        after = before.evolve(**_until_next(run), state=draft.encoded, last_error=None)
         return Step(before=before, after=after, events=(fact,), fired=Fired(result="done"))
 
     def _failed(
         self, before: Instance, turn: Turn, run: _Run, failed: Failed, now: datetime, roll: float
     ) -> Step:
-        failure = Failure.of(failed.error)
-        first = before.first_attempt_at or turn.now
-        verdict = self.retry and self.retry.verdict(
-            failed.error,
+        return after_failure(
+            before,
+            turn,
+            failed,
+            retry=self.retry,
+            number=run.number,
             attempt=run.attempt,
-            started_at=turn.now,
-            first_attempt_at=first,
             now=now,
             roll=roll,
-        )
-        fact = turn.fact(
-            JobFailed,
-            error=failure,
-            run_count=run.number,
-            attempt=run.attempt,
-            will_retry=isinstance(verdict, Again),
-        )
-        if self.retry is None or verdict is None:
-            error = ExecutionError("continuous", before.key.job, before.key.instance_id, failed.error)
-            return Step(
-                before=before,
-                after=_waiting(before, run, last_error=failure),
-                events=(fact,),
-                fired=Fired(result="failed", error=error),
-            )
-        if isinstance(verdict, Again):
-            after = before.evolve(
-                alarm=Alarm(verdict.at, "retry"),
-                run_count=run.number,
-                scheduled_for=run.tick,
-                missed_count=run.missed,
-                next_tick=run.next_tick,
-                failed_attempts=run.attempt,
-                first_attempt_at=first,
-                undecodable_count=0,
-                last_error=failure,
-            )
-            return Step(before=before, after=after, events=(fact,), fired=Fired(result="retrying"))
-        exhausted = turn.fact(JobRetryExhausted, attempts=run.attempt, reason=verdict.reason)
-        stopped = _waiting(before, run, last_error=failure, alarm=None, stopped=True)
-        if self.retry.on_exhausted == "stop":
-            return Step(
-                before=before, after=stopped, events=(fact, exhausted), fired=Fired(result="stopped")
-            )
-        ended = turn.fact(JobTerminated, run_count=run.number, reason="retry exhausted")
-        return Step(
-            before=before,
-            after=None,
-            events=(fact, exhausted, ended),
-            dead_letter=dead_letter(stopped, turn, verdict.reason),
-            fired=Fired(result="exhausted"),
+            counted={
+                "run_count": run.number,
+                "scheduled_for": run.tick,
+                "missed_count": run.missed,
+                "next_tick": run.next_tick,
+            },
+            resting=_until_next(run),
         )
 
 
-def _waiting(before: Instance, run: _Run, **changes: Any) -> Instance:
-    """The record once a run is over, waiting for the tick after it."""
-    waiting: dict[str, Any] = {
+def _until_next(run: _Run) -> dict[str, Any]:
+    """What the record looks like between this run and the tick after it."""
+    return {
+        **SETTLED,
         "alarm": Alarm(run.next_tick, "schedule"),
         "run_count": run.number,
         "scheduled_for": run.next_tick,
         "missed_count": 0,
         "next_tick": None,
-        "failed_attempts": 0,
-        "first_attempt_at": None,
-        "undecodable_count": 0,
     }
-    return before.evolve(**{**waiting, **changes})
 
 
 # -- commands -----------------------------------------------------------------------------------
@@ -477,12 +425,11 @@ class Trigger(Command[TriggerResult]):
         if before is None:
             return Effect.fail(InstanceNotFoundError(turn.key.instance_id))
         after = before.evolve(
+            **SETTLED,
             alarm=Alarm(turn.now, "trigger"),
             scheduled_for=turn.now,
             missed_count=0,
             next_tick=None,
-            failed_attempts=0,
-            first_attempt_at=None,
             stopped=False,
         )
         step = Step(before=before, after=after)

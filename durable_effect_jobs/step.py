@@ -29,7 +29,6 @@ from durable_effect_jobs.errors import (
 )
 from durable_effect_jobs.events import Event, Failure
 from durable_effect_jobs.instance import Alarm, DeadLetter, Instance, Key, Mark
-from durable_effect_jobs.retry import ExhaustedReason
 
 __all__ = [
     "Codec",
@@ -43,7 +42,6 @@ __all__ = [
     "Turn",
     "check_handler",
     "checked",
-    "dead_letter",
     "logging_level",
     "park",
 ]
@@ -263,10 +261,3 @@ def park(before: Instance, turn: Turn, error: ValidationError | SchedulerError) 
         last_error=Failure.of(error),
     )
     return Step(before=before, after=after, fired=Fired(result="parked", error=error))
-
-
-def dead_letter(before: Instance, turn: Turn, reason: ExhaustedReason) -> DeadLetter:
-    """What is kept of an instance that is purged because its retries are exhausted."""
-    return DeadLetter(
-        instance=before, reason=reason, at=turn.now, expires_at=turn.now + turn.limits.dead_letter_retention
-    )
