@@ -494,7 +494,8 @@ def test_a_flush_reports_count_reason_and_duration(open_kit: OpenKit) -> None:
 
     flushed = only(kit, "debounce.flushed")
 
-    assert (flushed.event_count, flushed.reason, flushed.duration_ms) == (2, "timeout", 40)
+    assert (flushed.event_count, flushed.reason) == (2, "timeout")
+    assert flushed.duration_ms >= 40
 
 
 def test_a_full_batch_has_the_reason_max_events(open_kit: OpenKit) -> None:
