@@ -134,10 +134,10 @@ def attempt(
     )
     env = yield from Effect.env()
     handler = Effect.suspend(lambda: as_effect(run())).provide_env(
-        {**env, Inside: Inside(around | {key}), Logger: log}
+        env.add(Inside, Inside(around | {key})).add(Logger, log)
     )
     fiber = draft.fiber = yield from handler.fork()
-    exit = yield from fiber.await_().on_interrupt(fiber.interrupt())
+    exit = yield from fiber.await_().on_interrupt(fiber.interrupt)
     if draft.terminated:
         return Terminated(draft.reason)
     match exit:

@@ -516,8 +516,7 @@ def _taken(before: Instance, plan: _Plan[Any]) -> Instance:
     after = before.evolve(state=plan.encoded, event_count=before.event_count + 1, alarm=plan.schedule)
     if plan.changed_by is None:
         return after
-    revived = before.stopped and plan.schedule is None
-    return attrs.evolve(after, **SETTLED, stopped=revived)
+    return attrs.evolve(after, **SETTLED, stopped=before.stopped and plan.schedule is None)
 
 
 @attrs.frozen
@@ -607,6 +606,3 @@ class Task:
             retry=_DEFAULT_RETRY if retry is None else retry,
             log_level=logging_level(logging),
         )
-
-
-

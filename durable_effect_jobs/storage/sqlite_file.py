@@ -21,7 +21,7 @@ import attrs
 
 from durable_effect_jobs.errors import StorageError
 
-__all__ = ["MEMORY", "MIGRATIONS", "DatabaseFile", "Migrations", "Synchronous", "connect", "connect_memory"]
+__all__ = ["MEMORY", "MIGRATIONS", "DatabaseFile", "MemoryDatabase", "Migrations", "Synchronous"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 """How hard a commit is pressed to the disk: ``full`` survives the loss of power, ``normal`` only that of the process."""
@@ -218,12 +218,26 @@ class DatabaseFile:
             raise StorageError("open", error) from error
 
 
-def connect_memory() -> sqlite3.Connection:
-    """A database that lives as long as its connection."""
-    _require_strict_tables()
-    connection = connect(MEMORY, "full")
-    migrate(connection, MIGRATIONS)
-    return connection
+class MemoryDatabase:
+    """A database that lives as long as its one connection."""
+
+    __slots__ = ("_gone",)
+
+    def __init__(self) -> None:
+        _require_strict_tables()
+        self._gone = False
+
+    def connect(self) -> sqlite3.Connection:
+        """The connection; a second one would be to another, empty database."""
+        if self._gone:
+            raise refusal("the database in memory was lost when its connection failed")
+        self._gone = True
+        connection = connect(MEMORY, "full")
+        migrate(connection, MIGRATIONS)
+        return connection
+
+    def release(self) -> None:
+        """Nothing is held beside the connection."""
 
 
 def connect(uri: str, synchronous: Synchronous) -> sqlite3.Connection:

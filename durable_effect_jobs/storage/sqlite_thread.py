@@ -6,8 +6,8 @@ Whatever waits when the thread looks shares one transaction:
 
 A write that fails for a reason of its own (its record changed, its mark is known) is undone alone. When
 the database itself fails, nothing of the batch is acknowledged: every write in it fails with
-``StorageError``, the connection is thrown away (after a failed fsync it must not be used again) and a
-new one is opened for the next batch.
+``StorageError``, the connection is thrown away (after a failed fsync it must not be used again) and the
+next call opens a new one.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import contextlib
 import logging
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from durable_effect import Effect
+from durable_effect import Effect, TypedError
 from durable_effect_jobs.errors import StorageError
 
-__all__ = ["Contents", "DatabaseThread", "OpenDatabase"]
+__all__ = ["Contents", "Database", "DatabaseThread"]
 
 A = TypeVar("A")
-E = TypeVar("E")
 
 _log = logging.getLogger("durable_effect_jobs.storage")
 
 _MAX_BATCH = 512
 
-# What is wrong with one statement or its values, not with the database.
+# What is wrong with one statement or its values, and not with the database.
 _ITS_OWN_FAULT = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -42,12 +42,10 @@ _ITS_OWN_FAULT = (
     sqlite3.ProgrammingError,
 )
 
-Answer: TypeAlias = "Effect[Any, Any]"
-Resume: TypeAlias = Callable[[Answer], None]
 Call: TypeAlias = Callable[[sqlite3.Connection], Any]
 
 
-class OpenDatabase(Protocol):
+class Database(Protocol):
     """Where connections come from. Both methods are called on the thread."""
 
     def connect(self) -> sqlite3.Connection:
@@ -55,51 +53,250 @@ class OpenDatabase(Protocol):
         ...
 
     def release(self) -> None:
-        """The last connection is closed."""
+        """The last connection is closed, and there will be no other."""
         ...
 
 
 class Contents(Protocol):
-    """What lives in the database, and wants to know of batches. All methods are called on the thread."""
-
-    def reopened(self) -> None:
-        """A batch failed in a way that leaves open what is stored: what was remembered may be wrong."""
-        ...
+    """What is stored, as far as it has to know of batches. All methods are called on the thread."""
 
     def before_commit(self, connection: sqlite3.Connection) -> None:
-        """The batch's last words, in its transaction."""
+        """The last words of a batch, in its transaction."""
         ...
 
     def after_commit(self) -> None:
-        """What :meth:`before_commit` did is durable."""
+        """The batch is durable."""
+        ...
+
+    def forget(self) -> None:
+        """A batch failed, perhaps in its very COMMIT: what is remembered of the database may be wrong."""
         ...
 
 
 class _Operation:
-    """A call that waits for the thread, and whom to tell."""
+    """A call that waits for the thread, later with its outcome; and the future of who waits for it."""
 
-    __slots__ = ("call", "loop", "name", "resume", "then")
+    __slots__ = ("call", "error", "future", "loop", "name", "then", "value", "writes")
 
-    def __init__(self, name: str, call: Call, then: Callable[[], None] | None, resume: Resume) -> None:
+    def __init__(self, name: str, call: Call, writes: bool, then: Callable[[], None] | None) -> None:
         self.name = name
         self.call = call
+        self.writes = writes
         self.then = then
-        """For writes: runs on the thread once the write is durable, before its caller hears of it."""
-        self.resume = resume
+        self.value: Any = None
+        self.error: TypedError | None = None
         self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
 
+    def fail(self, error: Exception) -> None:
+        cause = error.cause if isinstance(error, StorageError) else error
+        self.error = StorageError(self.name, cause)
 
-class _Write(_Operation):
-    __slots__ = ()
-
-
-Outcome: TypeAlias = tuple[_Operation, Answer]
+    async def outcome(self) -> Effect[Any, Any]:
+        await self.future
+        return Effect.succeed(self.value) if self.error is None else Effect.fail(self.error)
 
 
 class DatabaseThread:
-    """Runs reads and writes on a database, in batches.
+    """Runs calls on a database, in batches. ``transactions`` counts the write transactions that committed.
 
-    ``transactions`` counts the write transactions that were committed.
+    The thread is a daemon and knows nothing of the storage that uses it: a storage that is dropped
+    without being closed keeps neither the process alive nor, once it is collected, the file locked.
     """
 
-    __slots__ = ("_closed", "_connection", "_contents", "_database", "_door", "_open", "_queue", "_thread", "transactions")
+    __slots__ = (
+        "_closing",
+        "_connection",
+        "_contents",
+        "_database",
+        "_door",
+        "_finished",
+        "_open",
+        "_queue",
+        "_thread",
+        "transactions",
+    )
+
+    def __init__(self, open_database: Callable[[], Database], contents: Contents) -> None:
+        self._open = open_database
+        self._contents = contents
+        self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._door = threading.Lock()
+        self._closing = False
+        self._finished = False
+        self._database: Database | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="durable-effect-sqlite", daemon=True)
+        self.transactions = 0
+
+    # -- what callers do -----------------------------------------------------------------------------
+
+    def start(self) -> Effect[None, StorageError]:
+        """Open the database. When that fails the thread ends, and is of no further use."""
+        self._thread.start()
+        return self.read("open", _nothing).on_error(lambda _: self.close())
+
+    def read(self, name: str, call: Callable[[sqlite3.Connection], A]) -> Effect[A, StorageError]:
+        """Run a call that only reads. It sees every write that was acknowledged before."""
+        return self._ask(name, call, writes=False, then=None)
+
+    def write(
+        self, name: str, call: Callable[[sqlite3.Connection], A], then: Callable[[], None] | None = None
+    ) -> Effect[A, Any]:
+        """Run a call in a transaction; succeeds when that is durable. A ``TypedError`` undoes this call alone.
+
+        ``then`` runs on the thread once the write is durable, before its caller hears of it. A write that
+        was begun is not interrupted: its caller learns its fate first.
+        """
+        return self._ask(name, call, writes=True, then=then).uninterruptible()
+
+    def close(self) -> Effect[None]:
+        """Do what waits, close the database, and end the thread."""
+        self.stop()
+        return Effect.from_async(lambda: asyncio.to_thread(self._thread.join))
+
+    def stop(self) -> None:
+        """Begin to close, without waiting for it."""
+        with self._door:
+            if not self._closing:
+                self._closing = True
+                self._queue.put(None)
+
+    def _ask(
+        self, name: str, call: Call, *, writes: bool, then: Callable[[], None] | None
+    ) -> Effect[Any, Any]:
+        async def ask() -> Effect[Any, Any]:
+            operation = _Operation(name, call, writes, then)
+            if not self._enqueue(operation):
+                return Effect.fail(StorageError(name, "the storage is closed"))
+            return await operation.outcome()
+
+        return Effect.from_async(ask).flat_map(_itself)
+
+    def _enqueue(self, operation: _Operation) -> bool:
+        with self._door:  # nothing may be put behind the end: nobody would answer it
+            if not self._closing:
+                self._queue.put(operation)
+            return not self._closing
+
+    # -- what the thread does ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._finished:
+            batch = self._take()
+            self._write([operation for operation in batch if operation.writes])
+            self._read([operation for operation in batch if not operation.writes])
+            _answer(batch)
+        self._disconnect()
+        if self._database is not None:
+            self._database.release()
+
+    def _take(self) -> list[_Operation]:
+        """Wait for an operation, and take along what else is there."""
+        batch: list[_Operation] = []
+        operation = self._queue.get()
+        while operation is not None:
+            batch.append(operation)
+            if len(batch) == _MAX_BATCH:
+                return batch
+            try:
+                operation = self._queue.get_nowait()
+            except Empty:
+                return batch
+        self._finished = True
+        return batch
+
+    def _write(self, batch: list[_Operation]) -> None:
+        if not batch:
+            return
+        try:
+            self._transact(self._connected(), batch)
+        except Exception as error:
+            _log.warning("a batch of %d writes failed: %s", len(batch), error)
+            self._give_up_connection()
+            for operation in batch:
+                operation.fail(error)
+            return
+        self.transactions += 1
+        self._contents.after_commit()
+        for operation in batch:
+            if operation.then is not None and operation.error is None:
+                operation.then()
+
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        for operation in batch:
+            self._attempt(connection, operation)
+        self._contents.before_commit(connection)
+        connection.execute("COMMIT")
+
+    def _attempt(self, connection: sqlite3.Connection, operation: _Operation) -> None:
+        connection.execute("SAVEPOINT operation")
+        try:
+            operation.value = operation.call(connection)
+        except TypedError as refused:
+            operation.error = refused
+        except Exception as error:
+            if _is_the_databases_fault(error):
+                raise
+            operation.fail(error)
+        if operation.error is not None:
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
+
+    def _read(self, batch: list[_Operation]) -> None:
+        for operation in batch:
+            try:
+                operation.value = operation.call(self._connected())
+            except Exception as error:
+                operation.fail(error)
+                if _is_the_databases_fault(error):
+                    self._give_up_connection()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = self._open()
+        if self._connection is None:
+            self._connection = self._database.connect()
+        return self._connection
+
+    def _give_up_connection(self) -> None:
+        self._disconnect()
+        self._contents.forget()
+
+    def _disconnect(self) -> None:
+        """Closing rolls back what is open, and moves the log into the file when all is well."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+
+def _is_the_databases_fault(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return not isinstance(error, _ITS_OWN_FAULT)
+    return isinstance(error, MemoryError)  # how SQLite's own lack of memory is told
+
+
+def _answer(batch: list[_Operation]) -> None:
+    """Wake each loop once, however many of its operations are done."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+    for operation in batch:
+        by_loop[operation.loop].append(operation.future)
+    for loop, futures in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_wake, futures)
+
+
+def _wake(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _itself(answer: Effect[Any, Any]) -> Effect[Any, Any]:
+    return answer
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    return None

@@ -1,0 +1,244 @@
+"""One process's host: the order of each instance's steps, the alarm loop, and draining.
+
+A step has its instance to itself: calls and alarms of one instance queue up in the order in which they
+arrive, those of different instances run concurrently. The alarm loop asks the storage what is due, runs
+that, and sleeps until the next alarm, a wake-up, or the end of the poll interval. Storage is the truth:
+a lost wake-up costs at most that interval.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+from typing_extensions import Never, TypeVar
+
+from durable_effect import Clock, Deferred, Do, Effect, Env, Fiber, Need, Scope, Semaphore
+from durable_effect_jobs.attempt import Inside
+from durable_effect_jobs.errors import InvalidStateError, StorageError
+from durable_effect_jobs.instance import Instance, Key
+from durable_effect_jobs.interpreter import Alarms, CallError, dispatch, fire_if_due, inspect
+from durable_effect_jobs.registry import Registry
+from durable_effect_jobs.step import Command, StepError
+from durable_effect_jobs.storage import Storage
+
+__all__ = ["Engine"]
+
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
+
+_logger = logging.getLogger("durable_effect_jobs.engine")
+_REST_AFTER_FAILURE = timedelta(seconds=1)
+
+
+class Engine:
+    """Runs steps in order and alarms in time. Made by :meth:`open`, ended by its scope."""
+
+    def __init__(self, registry: Registry, storage: Storage, env: Env, *, polls: bool) -> None:
+        self.registry = registry
+        self.storage = storage
+        self._env = env.add(Storage, storage).add(Alarms, self)
+        self._polls = polls
+        self._order: dict[Key, _Turnstile] = {}
+        self._calls = 0
+        self._running: dict[Key, Fiber[Any, Any]] = {}
+        self._closed = False
+        self._idle: Deferred[None, Never] | None = None
+        self._wake_up: Deferred[None, Never] | None = None
+        self._sleeps_until: datetime | None = None
+
+    @staticmethod
+    @Effect.gen
+    def open(
+        registry: Registry, storage: Storage, *, alarms: bool = True, polls: bool = True
+    ) -> Do[Engine, StorageError, Need[Scope]]:
+        """Start the alarm loop in the current scope, whose end drains it."""
+        env = yield from Effect.env()
+        engine = Engine(registry, storage, env, polls=polls)
+        if alarms:
+            yield from engine._report_strangers()
+            loop = yield from engine._run_alarms().fork_scoped()
+            yield from Effect.add_finalizer(lambda _: engine._drain(loop))
+        else:
+            yield from Effect.add_finalizer(lambda _: engine._drain(None))
+        return engine
+
+    @property
+    def running(self) -> tuple[Fiber[Any, Any], ...]:
+        """The runs of alarms that are in progress."""
+        return tuple(self._running.values())
+
+    # -- calls
+
+    def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
+        """A command, in its instance's order."""
+        return self._hosted(operation, self._in_order(key, dispatch(self.registry, key, operation, command)))
+
+    def read(
+        self, key: Key, operation: str, look: Callable[[Any, Instance | None], Effect[A, StepError]]
+    ) -> Effect[A, CallError]:
+        """A read, answered from the last commit without waiting."""
+        return self._hosted(operation, inspect(self.registry, key, operation, look))
+
+    @Effect.gen
+    def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Do[A, E | InvalidStateError]:
+        """Run with the engine's services, whatever those of the caller are, and be waited for when closing."""
+        if self._closed:
+            return (
+                yield from Effect.fail(
+                    InvalidStateError("an open connection", "the connection was closed", operation)
+                )
+            )
+        inside = yield from Effect.service_option(Inside)
+        env = self._env.add(Inside, inside.value_or(Inside()))
+        self._calls += 1
+        return (yield from effect.provide_env(env).ensuring(Effect.suspend(self._call_ended)))
+
+    def _call_ended(self) -> Effect[None]:
+        self._calls -= 1
+        return self._signal_idle()
+
+    def _in_order(self, key: Key, effect: Effect[A, E, R]) -> Effect[A, E | InvalidStateError, R]:
+        """One step at a time per instance, first come first served."""
+
+        @Effect.gen
+        def run() -> Do[A, E | InvalidStateError, R]:
+            inside = yield from Effect.service_option(Inside)
+            if key in inside.value_or(Inside()).keys:
+                return (yield from effect)  # refused by the interpreter; waiting for itself would never end
+            turnstile = self._order.get(key) or self._order.setdefault(key, _Turnstile())
+            turnstile.users += 1
+            return (yield from turnstile.semaphore.with_permit(effect).ensuring(Effect.sync(lambda: leave(turnstile))))
+
+        def leave(turnstile: _Turnstile) -> None:
+            turnstile.users -= 1
+            if turnstile.users == 0:
+                del self._order[key]
+
+        return run()
+
+    # -- alarms
+
+    def wake(self, key: Key, at: datetime) -> Effect[None]:
+        """The ``Alarms`` port: look again at ``at`` at the latest."""
+
+        def run() -> Effect[None]:
+            if self._wake_up is not None and (self._sleeps_until is None or at < self._sleeps_until):
+                return self._wake_up.succeed(None).as_void()
+            return Effect.void
+
+        return Effect.suspend(run)
+
+    @Effect.gen
+    def _run_alarms(self) -> Do[Never, Never]:
+        while True:
+            yield from self._pass().provide_env(self._env).catch_all(self._rest)
+
+    @Effect.gen
+    def _pass(self) -> Do[None, StorageError, Any]:
+        """Start what is due, then sleep until there may be more."""
+        self._wake_up = yield from Deferred.make()
+        self._sleeps_until = None
+        now = yield from Clock.now()
+        free = self.registry.limits.concurrency - len(self._running)
+        started = 0
+        if free > 0:
+            jobs = self.registry.jobs.keys()
+            due = yield from self.storage.due(now, free + len(self._running), jobs)
+            for key in due:
+                if key not in self._running and started < free:
+                    started += 1
+                    yield from self._start(key)
+        if started < free:
+            yield from self._sleep(now)
+        elif free > 0:
+            yield from Effect.yield_now()
+        else:
+            yield from self._wake_up.await_()
+
+    @Effect.gen
+    def _sleep(self, now: datetime) -> Do[None, StorageError, Any]:
+        following = yield from self.storage.next_due(self.registry.jobs.keys())
+        latest = now + self.registry.limits.poll_interval if self._polls else None
+        # What is due but running already is not waited for: its end wakes the loop.
+        if following is not None and following <= now:
+            following = latest if self._running else now
+        until = min((at for at in (following, latest) if at is not None), default=None)
+        self._sleeps_until = until
+        wake_up = self._wake_up
+        if wake_up is None:
+            return
+        if until is None:
+            yield from wake_up.await_()
+        elif until > now:
+            yield from wake_up.await_().timeout_option(until - now)
+
+    @Effect.gen
+    def _start(self, key: Key) -> Do[None, Never, Any]:
+        run = self._in_order(key, fire_if_due(self.registry, key)).catch_all(self._rest)
+        over = Effect.suspend(lambda: self._run_ended(key))
+        fiber = yield from run.catch_cause(_report_defect).ensuring(over).fork_detach()
+        self._running[key] = fiber
+
+    def _run_ended(self, key: Key) -> Effect[None]:
+        self._running.pop(key, None)
+        wake_up = self._wake_up
+        woken = Effect.void if wake_up is None else wake_up.succeed(None).as_void()
+        return woken.flat_map(lambda _: self._signal_idle())
+
+    def _rest(self, error: object) -> Effect[None]:
+        """The storage failed: say so and let it rest; what was due still is."""
+        _logger.error("alarms wait a moment: %s", error)
+        return Effect.sleep(_REST_AFTER_FAILURE)
+
+    @Effect.gen
+    def _report_strangers(self) -> Do[None, StorageError]:
+        """Instances of jobs that are not registered keep their alarms, until their job is back."""
+        stored = yield from self.storage.jobs()
+        for (kind, name), count in stored.items():
+            if self.registry.find(kind, name) is None:
+                _logger.warning(
+                    "%d instances of the %s job %r are kept, but no such job is registered: their alarms wait",
+                    count,
+                    kind,
+                    name,
+                )
+
+    # -- the end
+
+    @Effect.gen
+    def _drain(self, loop: Fiber[Any, Any] | None) -> Do[None]:
+        """Start nothing new, let what runs end, and interrupt what takes too long: it will run again."""
+        if loop is not None:
+            yield from loop.interrupt()
+        self._closed = True
+        if self._running or self._calls:
+            self._idle = yield from Deferred.make()
+            yield from self._idle.await_().timeout_option(self.registry.limits.drain_timeout)
+        for fiber in list(self._running.values()):
+            yield from fiber.interrupt()
+
+    def _signal_idle(self) -> Effect[None]:
+        if self._idle is None or self._running or self._calls:
+            return Effect.void
+        return self._idle.succeed(None).as_void()
+
+
+@attrs.define(eq=False)
+class _Turnstile:
+    """The queue in front of one instance, there only while somebody stands in it."""
+
+    semaphore: Semaphore = attrs.field(factory=lambda: Semaphore(1))
+    users: int = 0
+
+
+def _report_defect(cause: Any) -> Effect[None]:
+    """A defect of the engine itself: the alarm is still due, and the next look runs it again."""
+    if not cause.is_interrupted_only():
+        _logger.error("an alarm ended with a defect: %s", cause, exc_info=cause.squash())
+        return Effect.sleep(_REST_AFTER_FAILURE)
+    return Effect.void

@@ -1,0 +1,235 @@
+"""The host-free part: a command, or a due alarm, against one instance. Load, step, commit.
+
+This is what other services embed. Provide a ``Storage`` and an ``Alarms`` (and, in tests, a ``Clock`` and
+a ``Random``), keep the steps of one instance in order, and call :func:`fire_if_due` for every instance
+whose alarm has come. Handlers see the services of the fiber that they are run in.
+
+    dispatch(registry, key, command)         fire_if_due(registry, key)
+        load                                     load
+        decide -> Step                           fire -> Step
+        commit                                   commit
+        fire, if the alarm just written is due
+        answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias, cast
+
+import attrs
+from typing_extensions import Never, TypeVar
+
+from durable_effect import Clock, Do, Effect, Need, Random
+from durable_effect_jobs.attempt import Inside, job_logger
+from durable_effect_jobs.errors import (
+    DuplicateEventError,
+    InvalidStateError,
+    JobNotFoundError,
+    StorageError,
+)
+from durable_effect_jobs.instance import Commit, Instance, Key
+from durable_effect_jobs.registry import Registry
+from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn
+from durable_effect_jobs.storage import Conflict, Storage
+
+__all__ = ["Alarms", "CallError", "dispatch", "fire_if_due", "inspect"]
+
+A = TypeVar("A")
+
+CallError: TypeAlias = StepError | JobNotFoundError | DuplicateEventError | StorageError
+
+_MOST_CONFLICTS = 8
+"""Hosts keep steps in order, so a conflict means that somebody else writes here: a few are met by trying again."""
+
+
+class Alarms(Protocol):
+    """The port to waking: a hint that an instance is to be looked at. Losing one costs time, not work."""
+
+    def wake(self, key: Key, at: datetime) -> Effect[None]:
+        """``key`` has an alarm at ``at``."""
+        ...
+
+
+@Effect.gen
+def dispatch(
+    registry: Registry, key: Key, operation: str, command: Command[A]
+) -> Do[A, CallError, Need[Storage] | Need[Alarms]]:
+    """Run a command against its instance, and the alarm that it set to now; answer when all is durable."""
+    job = yield from _job(registry, key)
+    yield from _refuse_bad_keys(key, operation)
+    for _ in range(_MOST_CONFLICTS):
+        answered = yield from _dispatch(registry, job, key, command)
+        if answered is not None:
+            return answered[0]
+    return (yield from Effect.fail(StorageError(operation, Conflict(key))))
+
+
+@Effect.gen
+def _dispatch(
+    registry: Registry, job: Job[Any, Any], key: Key, command: Command[A]
+) -> Do[tuple[A] | None, CallError, Any]:
+    storage = yield from Effect.service(Storage)
+    now = yield from Clock.now()
+    turn = Turn(key=key, now=now, limits=registry.limits, include_state=registry.include_state)
+    before = yield from storage.load(key)
+    if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
+        return (yield from Effect.fail(DuplicateEventError(command.event_id)))
+    step: Step = yield from command.decide(job, before, turn)
+    if not (yield from _commit(registry, key, step, now)):
+        return None
+    if step.after is None or step.after is before or not step.after.is_due(now):
+        yield from _wake(key, step.after if step.writes else None)
+        return (command.answer(turn, step, None),)
+    fired = yield from _fire(registry, job, step.after, own=True).on_exit(
+        lambda exit: Effect.void if exit.is_success() else _wake(key, step.after)
+    )
+    if fired is None:
+        return (command.answer(turn, step, None),)
+    error = cast("Fired", fired.fired).error
+    if error is not None:
+        return (yield from Effect.fail(error))
+    return (command.answer(turn, step, fired),)
+
+
+@Effect.gen
+def fire_if_due(
+    registry: Registry, key: Key
+) -> Do[Fired | None, StorageError | JobNotFoundError, Need[Storage] | Need[Alarms]]:
+    """Run the alarm of an instance if its time has come; ``None`` if it has not, or if it was changed meanwhile."""
+    job = yield from _job(registry, key)
+    storage = yield from Effect.service(Storage)
+    before = yield from storage.load(key)
+    now = yield from Clock.now()
+    if before is None or not before.is_due(now):
+        return None
+    step = yield from _fire(registry, job, before, own=False)
+    return None if step is None else step.fired
+
+
+@Effect.gen
+def inspect(
+    registry: Registry, key: Key, operation: str, look: Callable[[Any, Instance | None], Effect[A, StepError]]
+) -> Do[A, CallError, Need[Storage]]:
+    """Answer a read from the last commit, without waiting for a running handler."""
+    job = yield from _job(registry, key)
+    problem = key.problem()
+    if problem is not None:
+        return (yield from Effect.fail(problem))
+    storage = yield from Effect.service(Storage)
+    before = yield from storage.load(key)
+    return (yield from look(job, before))
+
+
+@Effect.gen
+def _fire(registry: Registry, job: Job[Any, Any], before: Instance, *, own: bool) -> Do[Step | None, StorageError, Any]:
+    """One run, committed. ``None`` when the record changed under it: then the run never happened."""
+    now = yield from Clock.now()
+    turn = Turn(
+        key=before.key, now=now, limits=registry.limits, include_state=registry.include_state, own=own
+    )
+    step: Step = yield from job.fire(before, turn)
+    ended = yield from Clock.now()
+    written = yield from _commit(registry, before.key, step, ended).pipe(_no_duplicate)
+    if not written:
+        return None
+    _report(job, before, cast("Fired", step.fired), step)
+    yield from _wake(before.key, step.after)
+    return step
+
+
+def _no_duplicate(commit: Effect[bool, StorageError | DuplicateEventError, Any]) -> Effect[bool, StorageError, Any]:
+    """A run marks no event."""
+    return commit.catch_all(
+        lambda error: Effect.fail(error) if isinstance(error, StorageError) else Effect.die(error)
+    )
+
+
+@Effect.gen
+def _commit(
+    registry: Registry, key: Key, step: Step, at: datetime
+) -> Do[bool, StorageError | DuplicateEventError, Need[Storage]]:
+    """Write a step, if there is anything to write; ``False`` on a conflict."""
+    if not step.writes:
+        return True
+    storage = yield from Effect.service(Storage)
+    stamped: list[Any] = []
+    for event in step.events if registry.telemetry else ():
+        number = yield from Random.uuid7()
+        stamped.append(attrs.evolve(event, event_id=str(number)))
+    commit = Commit(
+        key=key,
+        before=step.before,
+        after=step.after,
+        at=at,
+        events=tuple(stamped),
+        mark=step.mark,
+        dead_letter=step.dead_letter,
+    )
+    written: Effect[bool, StorageError | DuplicateEventError] = (
+        storage.commit(commit)
+        .as_(True)
+        .catch_all(lambda error: Effect.succeed(False) if isinstance(error, Conflict) else Effect.fail(error))
+    )
+    return (yield from written.uninterruptible())
+
+
+@Effect.gen
+def _wake(key: Key, after: Instance | None) -> Do[None, Never, Need[Alarms]]:
+    if after is not None and after.alarm is not None:
+        alarms = yield from Effect.service(Alarms)
+        yield from alarms.wake(key, after.alarm.at)
+
+
+def _job(registry: Registry, key: Key) -> Effect[Job[Any, Any], JobNotFoundError]:
+    job = registry.find(key.kind, key.job)
+    if job is None:
+        return Effect.fail(JobNotFoundError(key.kind, key.job, registry.names(key.kind)))
+    return Effect.succeed(job)
+
+
+@Effect.gen
+def _refuse_bad_keys(key: Key, operation: str) -> Do[None, StepError]:
+    problem = key.problem()
+    if problem is not None:
+        yield from Effect.fail(problem)
+    inside = yield from Effect.service_option(Inside)
+    if key in inside.value_or(Inside()).keys:
+        yield from Effect.fail(
+            InvalidStateError(
+                expected="another instance, or the handler to have ended",
+                actual=f"it was called from the handler of {key.instance_id} itself",
+                operation=operation,
+            )
+        )
+
+
+def _report(job: Job[Any, Any], before: Instance, fired: Fired, step: Step) -> None:
+    """Say in the job's log what became of a run: failures as errors, the rest for those who want everything."""
+    level, text = _REPORTS[fired.result]
+    if level < job.log_level:
+        return
+    error = None if step.after is None else step.after.last_error
+    if error is None and step.dead_letter is not None:
+        error = step.dead_letter.instance.last_error
+    detail = "" if error is None or fired.result == "done" else f": {error.type}: {error.message}"
+    job_logger(before.key.kind, before.key.job).log(
+        level,
+        "%s %s%s",
+        before.key.instance_id,
+        text,
+        detail,
+        extra={"instance_id": before.key.instance_id, "run_count": before.run_count, "result": fired.result},
+    )
+
+
+_REPORTS: dict[str, tuple[int, str]] = {
+    "done": (20, "ran"),
+    "terminated": (20, "terminated itself"),
+    "retrying": (40, "failed and will be tried again"),
+    "failed": (40, "failed"),
+    "stopped": (40, "failed for the last time and is stopped"),
+    "exhausted": (40, "failed for the last time and is kept as a dead letter"),
+    "parked": (40, "cannot run with what is stored, and is kept"),
+}

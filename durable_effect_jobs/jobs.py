@@ -1,0 +1,141 @@
+"""An application's jobs, ready to be connected to a storage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Generic, overload
+
+from typing_extensions import Never, TypeVar
+
+from durable_effect import Do, Effect, Env, Exit, Layer, MissingServiceError, Need, Scope
+from durable_effect_jobs.client import JobsClient
+from durable_effect_jobs.engine import Engine
+from durable_effect_jobs.errors import StorageError
+from durable_effect_jobs.registry import Registry
+from durable_effect_jobs.services import missing_services
+from durable_effect_jobs.step import Job, Limits
+from durable_effect_jobs.storage import Storage
+from durable_effect_jobs.storage.open import open_storage
+from durable_effect_jobs.tracker import Tracker
+
+__all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
+
+E = TypeVar("E", covariant=True, default=Never)
+E1 = TypeVar("E1")
+Out = TypeVar("Out")
+
+
+class DurableJobs(Generic[E]):
+    """Definitions and the services that they need. ``E`` is what building those services can fail with."""
+
+    def __init__(self, registry: Registry, services: Layer[Any, Any, Never], tracker: Tracker | None) -> None:
+        self.registry = registry
+        self.services = services
+        self.tracker = tracker
+
+    def connect(self, storage: str | Storage, /, *, alarms: bool = True) -> Connection[E]:
+        """Open the storage, start the alarms and give a client; on exit, drain.
+
+        ``storage`` is ``sqlite:///file.db``, ``memory://`` or a :class:`Storage`. With ``alarms=False`` this
+        process only calls: alarms that its calls set to now run within them, all others wait for a process
+        that runs alarms.
+        """
+        return Connection(self.open(storage, alarms=alarms))
+
+    def layer(self, storage: str | Storage, /, *, alarms: bool = True) -> Layer[Need[JobsClient], E | StorageError]:
+        """The same as a layer that provides :class:`JobsClient`, for effect programs."""
+        return Layer.scoped(JobsClient, self.open(storage, alarms=alarms))
+
+    def open(
+        self, storage: str | Storage, /, *, alarms: bool = True
+    ) -> Effect[JobsClient, E | StorageError | MissingServiceError, Need[Scope]]:
+        """The same as an effect that is undone at the end of its scope."""
+        opened = open_storage(storage) if isinstance(storage, str) else Effect.succeed(storage)
+        return self._open(opened, alarms)
+
+    @Effect.gen
+    def _open(self, opened: Effect[Storage, StorageError, Need[Scope]], alarms: bool) -> Do[JobsClient, Any, Need[Scope]]:
+        services = yield from self.services.build()
+        storage = yield from opened
+        engine = yield from start_engine(self.registry, storage, services, alarms=alarms, polls=True)
+        return JobsClient(engine)
+
+
+@Effect.gen
+def start_engine(
+    registry: Registry, storage: Storage, services: Env, *, alarms: bool, polls: bool
+) -> Do[Engine, StorageError | MissingServiceError, Need[Scope]]:
+    """An engine whose handlers see ``services``, which must hold what they say they need."""
+    missing = missing_services(registry, services)
+    if missing:
+        yield from Effect.fail(MissingServiceError(missing))
+    around = yield from Effect.env()
+    scope = yield from Effect.scope()
+    engine = Engine.open(registry, storage, alarms=alarms, polls=polls)
+    return (yield from engine.provide_env(around.merge(services).add(Scope, scope)))
+
+
+class Connection(Generic[E]):
+    """``async with jobs.connect(url) as client``: open while the block runs."""
+
+    def __init__(self, opened: Effect[JobsClient, Any, Need[Scope]]) -> None:
+        self._opened = opened
+        self._scope: Scope | None = None
+
+    async def __aenter__(self) -> JobsClient:
+        if self._scope is not None:
+            raise RuntimeError("this connection is open already: call connect() for another one")
+        scope = self._scope = await Scope.make()
+        try:
+            return await scope.extend(self._opened)
+        except BaseException:
+            self._scope = None
+            await scope.close(Exit.die(sys.exception()))
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            await scope.close(Exit.succeed(None) if error is None else Exit.die(error))
+
+
+@overload
+def create_durable_jobs(
+    definitions: Mapping[str, Job[Any, Never]],
+    *,
+    layer: None = None,
+    tracker: Tracker | None = None,
+    limits: Limits = ...,
+) -> DurableJobs: ...
+@overload
+def create_durable_jobs(
+    definitions: Mapping[str, Job[Any, Out]],
+    *,
+    layer: Layer[Out, E1, Never],
+    tracker: Tracker | None = None,
+    limits: Limits = ...,
+) -> DurableJobs[E1]: ...
+def create_durable_jobs(
+    definitions: Mapping[str, Job[Any, Any]],
+    *,
+    layer: Layer[Any, Any, Never] | None = None,
+    tracker: Tracker | None = None,
+    limits: Limits | None = None,
+) -> DurableJobs[Any]:
+    """Put definitions together under the names that they are stored by.
+
+    ``layer`` provides the services that handlers need: it is built once for each connection and released at
+    its end. A service that it does not provide is a type error here, and a ``MissingServiceError`` when
+    connecting. ``limits`` bounds states, windows and concurrency.
+    """
+    registry = Registry(
+        definitions,
+        limits=limits or Limits(),
+        telemetry=tracker is not None,
+        include_state=tracker is not None and tracker.include_state,
+    )
+    return DurableJobs(registry, layer if layer is not None else Layer.empty(), tracker)
