@@ -714,6 +714,7 @@ def die(*_):
 
 def run(ctx):
     if ctx.id == "deadly":
+        print(ctx.run_key, flush=True)
         return ctx.set_state(1000).flat_map(die)
     return ctx.update_state(lambda value: value + 1)
 
@@ -737,14 +738,15 @@ class TestKilled:
     """A process that is killed loses nothing that it had acknowledged."""
 
     @staticmethod
-    def killed(url: str, *calls: str) -> None:
-        """Makes the calls in a process that is killed at their end at the latest."""
+    def killed(url: str, *calls: str) -> str:
+        """Makes the calls in a process that is killed at their end at the latest; what it had printed."""
         body = "".join(f"        await {call}\n" for call in calls)
         program = f"{CHILD}{body}        os.kill(os.getpid(), signal.SIGKILL)\n\nasyncio.run(main())\n"
         child = subprocess.run(
             [sys.executable, "-c", program, url], capture_output=True, text=True, check=False, timeout=120
         )
         assert child.returncode == -signal.SIGKILL, child.stderr
+        return child.stdout.strip()
 
     @staticmethod
     def jobs(runs: list[Run], ran: asyncio.Event) -> DurableJobs:
@@ -799,7 +801,7 @@ class TestKilled:
     @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
     def test_a_run_that_killed_its_process_runs_again(self, url: str) -> None:
         """A crash in user code is a late alarm: the same run, counted once, on the state before it."""
-        self.killed(url, 'client.continuous("counter").start(id="deadly", input=5)')
+        run_key = self.killed(url, 'client.continuous("counter").start(id="deadly", input=5)')
 
         async def scene() -> None:
             runs: list[Run] = []
@@ -813,7 +815,7 @@ class TestKilled:
                 assert answer.run_count == 1
                 assert answer.next_run_at == runs[0].scheduled_for + timedelta(hours=1)
             (run,) = runs
-            assert (run.run_count, run.missed_count) == (1, 0)
+            assert (run.run_count, run.missed_count, run.run_key) == (1, 0, run_key)
 
         play(scene)
 

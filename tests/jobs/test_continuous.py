@@ -402,6 +402,11 @@ class TestNames:
         assert "counter" in missing.value.known
         assert "counter" in str(missing.value)
 
+    def test_a_definition_that_is_not_registered_is_unknown(self) -> None:
+        """A definition of another registry is not known to this one, whatever it looks like."""
+        with Scene(Counting().definition) as scene, pytest.raises(JobNotFoundError):
+            scene.run(scene.kit.client.continuous(Counting().definition).status("u1"))
+
     def test_a_job_of_another_kind_is_unknown(self) -> None:
         """A continuous job cannot be addressed as a task."""
         with Scene(Counting().definition) as scene, pytest.raises(JobNotFoundError) as missing:

@@ -854,6 +854,81 @@ class TestTriggeringWhileARetryWaits:
         assert job.seconds == [0, 5, 15]
 
 
+class Ledger:
+    """The simplest model of one instance under a policy of three attempts, ten seconds apart."""
+
+    def __init__(self, outcomes: list[bool]) -> None:
+        self.outcomes = list(outcomes)
+        self.now = 0
+        self.executions: list[tuple[int, int]] = []
+        self.value = 0
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        self.nominal, self.attempt = self.now, 1
+        self.execute()
+
+    def execute(self) -> None:
+        self.executions.append((self.now, self.attempt))
+        self.next: int | None
+        if self.outcomes.pop(0) if self.outcomes else True:
+            self.value += 1
+            self.next, self.attempt = self.nominal + 3600, 1
+        elif self.attempt < 3:
+            self.next, self.attempt = self.now + 10, self.attempt + 1
+        else:
+            self.next = None
+
+    def advance(self, seconds: int) -> None:
+        target = self.now + seconds
+        while self.next is not None and self.next <= target:
+            self.now = self.next
+            if self.attempt == 1:
+                self.begin_run()
+            else:
+                self.execute()
+        self.now = target
+
+
+history = st.lists(
+    st.one_of(
+        st.integers(1, 30).map(lambda seconds: ("advance", seconds)),
+        st.sampled_from([("advance", 3600), ("trigger", 0), ("restart", 0)]),
+    ),
+    max_size=20,
+)
+
+
+@given(history, st.lists(st.booleans(), max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_no_history_loses_or_invents_an_attempt(
+    commands: list[tuple[str, int]], outcomes: list[bool]
+) -> None:
+    """Whatever is done in whatever order, attempts come exactly as the simplest model says."""
+    fails = {execution for execution, succeeds in enumerate(outcomes, start=1) if not succeeds}
+    job = Flaky(exactly(3, "10 seconds", on_exhausted="stop"), fails=fails)
+    ledger = Ledger(outcomes)
+    with Scene(job.definition) as scene:
+        scene.start()
+        for command, seconds in commands:
+            match command:
+                case "advance":
+                    scene.advance(timedelta(seconds=seconds))
+                    ledger.advance(seconds)
+                case "restart":
+                    scene.restart()
+                case "trigger":
+                    scene.trigger()
+                    ledger.begin_run()
+            assert [(attempt.seconds, attempt.attempt) for attempt in job.attempts] == ledger.executions
+            assert scene.value() == ledger.value
+            status = scene.status()
+            if ledger.next is None:
+                assert (status.status, status.next_run_at) == ("stopped", None)
+            else:
+                assert (status.status, status.next_run_at) == ("running", after(seconds=ledger.next))
+
+
 @attrs.frozen
 class Note:
     text: str
