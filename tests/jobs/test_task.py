@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ from durable_effect_jobs import (
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import ExecutionError, ValidationError
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -154,7 +155,7 @@ class Failing:
             yield from Effect.fail(Refused("execute"))
 
     def gaps(self) -> list[timedelta]:
-        return [later - earlier for earlier, later in zip(self.runs, self.runs[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(self.runs)]
 
 
 def open_failing(open_scene: Open, times: int, error: Exception | None = None, **options: Any) -> Any:
