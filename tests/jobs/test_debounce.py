@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from durable_effect_jobs import (
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import ExecutionError, ValidationError
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEN_SECONDS_APART = Retry(max_attempts=3, delay=Backoff.fixed("10 seconds"), jitter=False)
@@ -839,6 +839,26 @@ def test_attempts_go_on_after_a_restart(open_scene: Open) -> None:
     scene.kit.advance("10 seconds")
 
     assert [(run.attempt, run.at) for run in scene.runs] == [(1, after(5)), (2, after(15)), (3, after(25))]
+
+
+def test_a_run_has_one_key_for_all_its_attempts(open_scene: Open) -> None:
+    """The key of a run is the same on every attempt and another one for the next batch."""
+    keys: list[str] = []
+
+    def execute(ctx: DebounceExecuteContext[Batch]) -> Effect[None, Down]:
+        keys.append(ctx.run_key)
+        return Effect.fail(Down("hooks")) if len(keys) < 3 else Effect.void
+
+    scene = open_scene(execute=execute, retry=TEN_SECONDS_APART)
+    scene.add("a")
+    scene.kit.advance("15 seconds")
+    scene.kit.restart()
+    scene.kit.advance("1 minute")
+    scene.add("b")
+    scene.kit.advance("1 minute")
+
+    assert len(keys) == 4
+    assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
 def test_a_flush_while_a_retry_waits_runs_now_and_counts_anew(open_scene: Open) -> None:

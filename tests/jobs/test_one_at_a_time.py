@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from durable_effect import Do, Effect, catch
 from durable_effect_jobs import (
@@ -23,6 +24,7 @@ from durable_effect_jobs import (
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import ExecutionError, InvalidStateError
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -184,6 +186,29 @@ def test_a_read_during_the_first_step_finds_nothing(open_kit: OpenKit, speaker: 
     kit.run(together(say(kit, "a"), look()))
 
     assert seen == ["not_found"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(min_value=0, max_value=3)), max_size=12)
+)
+def test_concurrent_events_are_all_kept_in_their_order(story: list[tuple[str, int]]) -> None:
+    """However long each handler takes, every instance has all of its events, in the order they came."""
+
+    @Effect.gen
+    def hear(event: Word, ctx: TaskEventContext[Words]) -> Do[None]:
+        before = yield from ctx.state
+        number, seconds = event.text.split()
+        yield from Effect.sleep(f"{seconds} seconds")
+        yield from ctx.set_state(Words([*(before.said if before else []), number]))
+
+    speaker = Task.make(state_schema=Words, event_schema=Word, on_event=hear, execute=lambda ctx: Effect.void)
+    with JobsTestKit(create_durable_jobs({"speaker": speaker}), now=NOON) as kit:
+        calls = [say(kit, f"{number} {seconds}", key) for number, (key, seconds) in enumerate(story)]
+        kit.run(together(*calls))
+        kit.restart()
+        for key in {key for key, _ in story}:
+            assert said(kit, key) == [str(number) for number, (to, _) in enumerate(story) if to == key]
 
 
 # -- handlers that call the client -------------------------------------------------------------------

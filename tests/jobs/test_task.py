@@ -1049,6 +1049,23 @@ def test_retries_go_on_after_a_restart(open_scene: Open) -> None:
     assert scene.lines() == ["+5 minutes", "run 3"]
 
 
+def test_a_run_has_one_key_for_all_its_attempts(open_scene: Open) -> None:
+    """The key of a run is the same on every attempt and another one for the next run."""
+    keys: list[str] = []
+
+    def execute(ctx: TaskExecuteContext[Ledger]) -> Effect[None, Refused]:
+        keys.append(ctx.run_key)
+        return Effect.fail(Refused("execute")) if len(keys) < 3 else Effect.void
+
+    scene = open_scene(execute=execute)
+    for _ in range(2):
+        scene.send("+5 minutes")
+        scene.kit.advance("1 hour")
+
+    assert len(keys) == 4
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
 def test_a_failing_trigger_is_told_to_its_caller(open_scene: Open) -> None:
     """Without `on_error` a triggered run that fails raises, and the task is as before."""
     scene, _ = open_failing(open_scene, times=1)
