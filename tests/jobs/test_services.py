@@ -274,8 +274,11 @@ class TestOncePerEngine:
         works = Works()
         jobs = create_durable_jobs({"reminder": reminder()}, layer=works.layer)
         with pytest.raises(Boom), JobsTestKit(jobs, now=NOW) as kit:
-            start(kit)
-            kit.run(Effect.fail(Boom("no luck")))
+            kit.run(
+                kit.client.continuous("reminder")
+                .start(id="u1", input=0)
+                .flat_map(lambda _: Effect.fail(Boom("x")))
+            )
         assert works.released == works.built
 
     def test_released_in_reverse(self) -> None:
