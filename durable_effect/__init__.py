@@ -1,1 +1,65 @@
-"""The typed effect core."""
+"""durable_effect: work as typed values. What it yields, how it may fail and what it needs are in its type."""
+
+from durable_effect.effect import Do, Effect, Restore
+from durable_effect.context import Env, Key, Need, Reference, Tag
+from durable_effect.errors import (
+    DeadlockError,
+    Defect,
+    EffectFailure,
+    EffectTimeout,
+    Interrupted,
+    MissingServiceError,
+    NotSynchronousError,
+    TypedError,
+)
+from durable_effect.eliminate import catch, on, provide, provide_service
+from durable_effect.exit import Cause, Die, Exit, Fail, Failure, Interrupt, Success
+from durable_effect.layer import Layer
+from durable_effect.scope import Scope
+from durable_effect.runtime import Fiber
+from durable_effect.duration import Duration
+from durable_effect.backoff import Backoff
+from durable_effect.schedule import Schedule
+from durable_effect.clock import Clock, TestClock
+from durable_effect.random import Random
+from durable_effect.logging import Logger
+
+__all__ = [  # noqa: RUF022 - in the order in which one learns them
+    "Effect",
+    "Do",
+    "Need",
+    "TypedError",
+    "Defect",
+    "catch",
+    "on",
+    "provide",
+    "provide_service",
+    "Layer",
+    "Tag",
+    "Key",
+    "Exit",
+    "Success",
+    "Failure",
+    "Cause",
+    "Fail",
+    "Die",
+    "Interrupt",
+    "Duration",
+    "Backoff",
+    "Schedule",
+    "Clock",
+    "TestClock",
+    "Random",
+    "Logger",
+    "Fiber",
+    "Scope",
+    "Env",
+    "Reference",
+    "Restore",
+    "EffectTimeout",
+    "MissingServiceError",
+    "NotSynchronousError",
+    "DeadlockError",
+    "EffectFailure",
+    "Interrupted",
+]

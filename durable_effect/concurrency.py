@@ -1,0 +1,149 @@
+"""Many effects: one after the other, or as child fibers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from durable_effect.effect import Concurrency, Effect
+from durable_effect.exit import Cause, Exit, Failure, Interrupt, Success
+from durable_effect.ops import VOID, AnyEffect, FailCause, FlatMap, Gen, Map, OnExit, Succeed, Wait, WithFiber
+from durable_effect.runtime import Fiber, Waiter, from_exit, interrupt_all
+
+
+def all_of(effects: Any, concurrency: Concurrency) -> AnyEffect:
+    """Run effects and answer their values in the shape of what was given."""
+    if isinstance(effects, Mapping):
+        keys: list[Any] = list(effects)  # pyright: ignore[reportUnknownArgumentType]
+        values: list[Any] = list(effects.values())  # pyright: ignore
+        return Map(for_each(values, _itself, concurrency, False), lambda out: dict(zip(keys, out, strict=True)))
+    many = for_each(list(effects), _itself, concurrency, False)
+    return Map(many, tuple) if isinstance(effects, tuple) else many
+
+
+def for_each(
+    items: Iterable[Any], f: Callable[[Any], AnyEffect], concurrency: Concurrency, discard: bool
+) -> AnyEffect:
+    """Run an effect for each item; answer the values in the items' order."""
+    if concurrency == "unbounded":
+        return Gen(_spread, (items, f, None, discard), {})
+    if concurrency < 1:
+        raise ValueError(f'concurrency must be at least 1, or "unbounded"; got {concurrency}')
+    if concurrency > 1:
+        return Gen(_spread, (items, f, concurrency, discard), {})
+    return Gen(_in_turn_discarding if discard else _in_turn, (items, f), {})
+
+
+def _itself(effect: AnyEffect) -> AnyEffect:
+    return effect
+
+
+def _in_turn(items: Iterable[Any], f: Callable[[Any], AnyEffect]) -> Generator[Any, Any, list[Any]]:
+    out: list[Any] = []
+    for item in items:
+        out.append((yield from f(item)))  # noqa: PERF401
+    return out
+
+
+def _in_turn_discarding(items: Iterable[Any], f: Callable[[Any], AnyEffect]) -> Generator[Any, Any, None]:
+    for item in items:
+        yield from f(item)
+
+
+def _spread(
+    items: Iterable[Any], f: Callable[[Any], AnyEffect], limit: int | None, discard: bool
+) -> Generator[Any, Any, list[Any] | None]:
+    """Let workers take the items in order; with no limit each item has its own."""
+    todo = list(items)
+    out: list[Any] = [None] * len(todo)
+    rest = iter(enumerate(todo))
+
+    def work() -> Generator[Any, Any, None]:
+        for index, item in rest:
+            out[index] = yield from f(item)
+
+    workers = len(todo) if limit is None else min(limit, len(todo))
+    yield from together([Gen(work, (), {})] * workers)
+    return None if discard else out
+
+
+def together(effects: list[AnyEffect]) -> AnyEffect:
+    """Run effects as children and wait for all; the first failure, or an interruption, calls the others off."""
+    return WithFiber(lambda me: _together(_start(me, effects)))
+
+
+def _together(fibers: list[Fiber[Any, Any]]) -> AnyEffect:
+    exits: list[Exit[Any, Any]] = []
+
+    def register(waiter: Waiter) -> None:
+        def ended(exit: Exit[Any, Any]) -> None:
+            exits.append(exit)
+            if len(exits) == len(fibers) or isinstance(exit, Failure):
+                waiter.resume(VOID)
+
+        _observe(fibers, ended, waiter)
+
+    return OnExit(Wait(register), lambda _: FlatMap(interrupt_all(fibers), lambda _: _verdict(exits)))
+
+
+def _verdict(exits: list[Exit[Any, Any]]) -> AnyEffect:
+    cause = _why(exits)
+    return FailCause(cause) if cause.reasons else VOID
+
+
+def _why(exits: list[Exit[Any, Any]]) -> Cause[Any]:
+    """Join the causes; that some were called off because others failed is no reason of its own."""
+    joined: Cause[Any] = Cause()
+    for exit in exits:
+        if isinstance(exit, Failure):
+            joined = joined.combine(exit.cause)
+    real: Cause[Any] = Cause(reason for reason in joined.reasons if not isinstance(reason, Interrupt))
+    return real if real.reasons else joined
+
+
+def _start(me: Fiber[Any, Any], effects: list[AnyEffect]) -> list[Fiber[Any, Any]]:
+    fibers: list[Fiber[Any, Any]] = []
+    for effect in effects:
+        fiber: Fiber[Any, Any] = Fiber(me.runtime, effect, me.env)
+        fiber.interruptible = me.interruptible
+        me.adopt(fiber)
+        me.runtime.ready.append(fiber)
+        fibers.append(fiber)
+    return fibers
+
+
+def _observe(
+    fibers: list[Fiber[Any, Any]], ended: Callable[[Exit[Any, Any]], None], waiter: Waiter
+) -> None:
+    for fiber in fibers:
+        fiber.observe(ended)
+    if not fibers:
+        waiter.resume(VOID)
+
+
+def race(left: AnyEffect, right: AnyEffect) -> AnyEffect:
+    """Take the first success of both; fail only if both fail."""
+    return WithFiber(lambda me: _race(_start(me, [left, right]), first_end=False))
+
+
+def timeout(effect: AnyEffect, limit: timedelta, otherwise: AnyEffect) -> AnyEffect:
+    """Take the effect's own end, or `otherwise` when the time is up first."""
+    timer = Map(Effect.sleep(limit), lambda _: otherwise)
+    return FlatMap(
+        WithFiber(lambda me: _race(_start(me, [Map(effect, Succeed), timer]), first_end=True)), _itself
+    )
+
+
+def _race(fibers: list[Fiber[Any, Any]], *, first_end: bool) -> AnyEffect:
+    exits: list[Exit[Any, Any]] = []
+
+    def register(waiter: Waiter) -> None:
+        def ended(exit: Exit[Any, Any]) -> None:
+            exits.append(exit)
+            if first_end or isinstance(exit, Success) or len(exits) == len(fibers):
+                waiter.resume(from_exit(exit) if first_end or isinstance(exit, Success) else _verdict(exits))
+
+        _observe(fibers, ended, waiter)
+
+    return OnExit(Wait(register), lambda _: interrupt_all(fibers))

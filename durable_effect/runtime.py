@@ -1,0 +1,755 @@
+"""The one interpreter of effects: a fiber is a program being run, a runtime is what its fibers share.
+
+A fiber has a stack of frames (see `ops`): operations that wait for what they started, and the generators of do-blocks.
+`Fiber.advance` is the loop: take the current effect; a leaf has a value, everything else pushes a frame and names the
+next effect; a value is delivered to the frame on top; a failure pops frames until one of them wants it. The stack
+is a list, so programs may nest as deep as memory allows.
+
+A fiber runs until it is done, is suspended, or has used up its fuel. Whatever resumes a fiber puts it into the
+runtime's queue, never into the caller's own stack. The queue is worked off by `Runtime.flush`: called by the asyncio
+loop, by `run_sync`, or by a test that holds the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from itertools import count
+from types import GeneratorType
+from typing import Any, Generic, Never, cast
+
+from typing_extensions import TypeVar
+
+from durable_effect import ops
+from durable_effect.context import Env
+from durable_effect.effect import Effect
+from durable_effect.errors import EffectFailure, Interrupted, NotSynchronousError
+from durable_effect.exit import Cause, Exit, Fail, Failure, Success, as_exception
+from durable_effect.ops import (
+    ACTIVE,
+    VOID,
+    AfterFinalizer,
+    AnyEffect,
+    CancelFrame,
+    CatchAll,
+    FailCause,
+    FailWith,
+    FlatMap,
+    Gen,
+    Map,
+    Succeed,
+    Sync,
+    Unwinding,
+    Wait,
+    WithFiber,
+)
+
+A = TypeVar("A", covariant=True)
+E = TypeVar("E", covariant=True, default=Never)
+A1 = TypeVar("A1")
+E1 = TypeVar("E1")
+
+FUEL = 2048
+"""Operations before a fiber lets others go on."""
+
+SLICES = 256
+"""Slices before a runtime lets the asyncio loop go on."""
+
+EMPTY = Env()
+_next_id = count(1).__next__
+
+
+class Waiter:
+    """One suspension of one fiber. Only the first `resume` counts, and none after an interruption."""
+
+    __slots__ = ("fiber",)
+
+    def __init__(self, fiber: Fiber[Any, Any]) -> None:
+        self.fiber = fiber
+
+    @property
+    def gone(self) -> bool:
+        """Whether the fiber does not wait for this any more."""
+        return self.fiber.waiter is not self
+
+    def resume(self, effect: AnyEffect) -> None:
+        """Let the fiber go on with this effect."""
+        fiber = self.fiber
+        if fiber.waiter is self:
+            fiber.waiter = None
+            fiber.next = effect
+            fiber.runtime.enqueue(fiber)
+
+
+class Fiber(Generic[A, E]):
+    """A running program. `join` its outcome, `await_` its exit, or `interrupt` it."""
+
+    __slots__ = (
+        "children",
+        "depth",
+        "env",
+        "exit",
+        "id",
+        "interruptible",
+        "interrupting",
+        "next",
+        "observers",
+        "on_interrupt",
+        "parent",
+        "runtime",
+        "stack",
+        "waiter",
+    )
+
+    def __init__(self, runtime: Runtime, effect: AnyEffect, env: Env) -> None:
+        self.id = _next_id()
+        self.runtime = runtime
+        self.next: Any = effect
+        self.env = env
+        self.stack: list[Any] = []
+        self.depth = 0
+        self.interruptible = True
+        self.interrupting: Cause | None = None
+        self.waiter: Waiter | None = None
+        self.on_interrupt: Callable[[], object] | None = None
+        self.parent: Fiber[Any, Any] | None = None
+        self.children: set[Fiber[Any, Any]] | None = None
+        self.exit: Exit[Any, Any] | None = None
+        self.observers: list[Callable[[Exit[Any, Any]], object]] | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self.exit is None else repr(self.exit)
+        return f"<Fiber {self.id} {state}>"
+
+    # ---- what programs do with a fiber ----------------------------------------------------------------------
+
+    def join(self) -> Effect[A, E]:
+        """Wait for the fiber and end as it ends."""
+        return WithFiber(self._join)
+
+    def await_(self) -> Effect[Exit[A, E]]:
+        """Wait for the fiber and answer its exit."""
+        return WithFiber(self._await)
+
+    def interrupt(self) -> Effect[None]:
+        """Call the fiber off and wait until it has ended, finalizers included."""
+        return WithFiber(self._interrupt)
+
+    def interrupt_fork(self) -> Effect[None]:
+        """Call the fiber off without waiting for its end."""
+        return WithFiber(self._interrupt_fork)
+
+    def poll(self) -> Effect[Exit[A, E] | None]:
+        """Answer the fiber's exit, or None while it runs."""
+        return Sync(lambda: self.exit)
+
+    def _join(self, me: Fiber[Any, Any]) -> AnyEffect:
+        return from_exit(self.exit) if self.exit is not None else self._watch(from_exit)
+
+    def _await(self, me: Fiber[Any, Any]) -> AnyEffect:
+        return Succeed(self.exit) if self.exit is not None else self._watch(Succeed)
+
+    def _watch(self, then: Callable[[Exit[Any, Any]], AnyEffect]) -> AnyEffect:
+        def register(waiter: Waiter) -> Callable[[], object]:
+            def ended(exit: Exit[Any, Any]) -> None:
+                waiter.resume(then(exit))
+
+            self.observe(ended)
+            return lambda: self.forget(ended)
+
+        return Wait(register)
+
+    def _interrupt(self, me: Fiber[Any, Any]) -> AnyEffect:
+        self.request_interrupt(me.id)
+        if self is me:
+            return me.strike_or(VOID)
+        return Map(WithFiber(self._await), _nothing)
+
+    def _interrupt_fork(self, me: Fiber[Any, Any]) -> AnyEffect:
+        self.request_interrupt(me.id)
+        return me.strike_or(VOID) if self is me else VOID
+
+    # ---- watching and interrupting from outside of programs ---------------------------------------------------
+
+    def observe(self, ended: Callable[[Exit[Any, Any]], object]) -> None:
+        """Call `ended` with the exit when the fiber ends, or now if it has."""
+        if self.exit is not None:
+            ended(self.exit)
+        elif self.observers is None:
+            self.observers = [ended]
+        else:
+            self.observers.append(ended)
+
+    def forget(self, ended: Callable[[Exit[Any, Any]], object]) -> None:
+        """Take an observer back."""
+        if self.observers is not None and ended in self.observers:
+            self.observers.remove(ended)
+
+    def request_interrupt(self, by: int | None = None) -> None:
+        """Call the fiber off: at once when it waits and may be interrupted, else as soon as it may."""
+        if self.exit is not None:
+            return
+        cause = Cause.interrupt(by)
+        self.interrupting = cause if self.interrupting is None else self.interrupting.combine(cause)
+        if self.interruptible and self.runtime.fiber is not self:
+            self._strike()
+
+    def _strike(self) -> None:
+        """Override what a waiting or ready fiber was about to do."""
+        undo, self.on_interrupt = self.on_interrupt, None
+        if undo is not None:
+            undo()
+        self.next = FailCause(cast("Cause", self.interrupting))
+        if self.waiter is not None:
+            self.waiter = None
+            self.runtime.enqueue(self)
+
+    # ---- what operations do with the fiber that runs them -----------------------------------------------------
+
+    @property
+    def striking(self) -> bool:
+        """Whether an interruption is on its way through the stack: then nothing recovers, only finalizers run."""
+        return self.interrupting is not None and self.interruptible
+
+    def strike_or(self, effect: AnyEffect) -> AnyEffect:
+        """Go on with `effect`, unless an interruption waits and may strike now."""
+        if self.interrupting is not None and self.interruptible:
+            return FailCause(self.interrupting)
+        return effect
+
+    def skip_recovery(self, cause: Cause[Any]) -> Cause[Any]:
+        """Answer what remains of a cause when the interruption passes a handler: its typed errors are lost."""
+        rest = Cause(reason for reason in cause.reasons if not isinstance(reason, Fail))
+        return rest.combine(cast("Cause", self.interrupting))
+
+    def suspend(self) -> Waiter:
+        """Make the waiter with which the fiber will go on."""
+        self.waiter = waiter = Waiter(self)
+        return waiter
+
+    def adopt(self, child: Fiber[Any, Any]) -> None:
+        """Make `child` end when this fiber ends."""
+        child.parent = self
+        if self.children is None:
+            self.children = set()
+        self.children.add(child)
+
+    # ---- the interpreter ----------------------------------------------------------------------------------------
+
+    def advance(self) -> bool:
+        """Run until done, suspended or out of fuel; answer whether it was the fuel."""
+        self.on_interrupt = None
+        cur = self.next
+        self.next = None
+        stack = self.stack
+        fuel = FUEL
+        while True:
+            try:
+                while True:
+                    # Begin `cur`: either it has a value at once, or it names the next effect.
+                    kind = type(cur)
+                    if kind is Succeed:
+                        value = cur.value
+                    elif kind is Sync:
+                        value = cur.thunk()
+                    elif kind is FlatMap or kind is Map or kind is CatchAll:
+                        stack.append(cur)
+                        cur = cur.first
+                        continue
+                    elif kind is Gen:
+                        block = cur.start()
+                        stack.append(self.depth)
+                        stack.append(block)
+                        self.depth = 1
+                        value = None
+                    elif kind is FailWith:
+                        cur = self._fail(cur)
+                        if cur is None:
+                            return False
+                        continue
+                    else:
+                        cur = cur.step(self)
+                        if cur is None:
+                            return self._suspended()
+                        continue
+
+                    # Deliver the value to the frame on top, until one of them names the next effect.
+                    while stack:
+                        frame = stack[-1]
+                        kind = type(frame)
+                        if kind is GeneratorType:
+                            try:
+                                item = frame.send(value)
+                            except StopIteration as stop:
+                                value = stop.value
+                                stack.pop()
+                                self.depth = stack.pop()
+                                continue
+                            cur = item[0] if type(item) is tuple else self._bare_yield(item)
+                            break
+                        stack.pop()
+                        if kind is FlatMap:
+                            cur = frame.f(value)
+                            break
+                        if kind is Map:
+                            value = frame.f(value)
+                        elif kind is not CatchAll:
+                            cur = frame.on_value(self, value)
+                            break
+                    else:
+                        cur = self._finish(Success(value))
+                        if cur is None:
+                            return False
+
+                    fuel -= 1
+                    if fuel < 0:
+                        self.next = self.strike_or(cur)
+                        self.runtime.ready.append(self)
+                        return True
+            except BaseException as raised:
+                cur = FailCause(self._raised(raised, cur))
+
+    def _suspended(self) -> bool:
+        if self.exit is None and self.interrupting is not None and self.interruptible:
+            self._strike()
+        return False
+
+    def _fail(self, failing: FailWith) -> AnyEffect | None:
+        """Find the handler of a typed error; the cause is only made when a frame needs one."""
+        stack = self.stack
+        error = failing.error
+        while stack:
+            kind = type(stack[-1])
+            if kind is CatchAll and self.interrupting is None:
+                return cast("AnyEffect", stack.pop().f(error))
+            if kind is not FlatMap and kind is not Map:
+                break
+            stack.pop()
+        if isinstance(error, BaseException):
+            error.with_traceback(failing.traceback)
+        return self.unwind(Cause.fail(error))
+
+    def unwind(self, cause: Cause[Any]) -> AnyEffect | None:
+        """Pop frames until one of them goes on after this failure; None when the fiber has ended."""
+        stack = self.stack
+        while stack:
+            frame = stack[-1]
+            kind = type(frame)
+            if kind is GeneratorType:
+                return self._throw(frame, cause)
+            stack.pop()
+            if kind is FlatMap or kind is Map:
+                continue
+            try:
+                after = frame.on_cause(self, cause)
+            except BaseException as raised:
+                cause = Cause.die(raised)
+                continue
+            if type(after) is not FailCause:
+                return cast("AnyEffect", after)
+            cause = after.cause
+        return self._finish(Failure(cause))
+
+    def _throw(self, block: Generator[Any, Any, Any], cause: Cause[Any]) -> AnyEffect:
+        """Raise the failure inside a do-block, so that its `except` and `finally` see it."""
+        if self.striking:
+            # Whatever the do-block does now, in its `finally`, is not interrupted again; then the unwinding goes on.
+            self.interruptible = False
+            self.stack.insert(-2, Unwinding(cause))
+            thrown: BaseException = Interrupted(cause)
+        else:
+            thrown = _throwable(cause)
+        try:
+            item = block.throw(thrown)
+        except StopIteration as stop:
+            self._pop_block()
+            return Succeed(stop.value)
+        except BaseException as raised:
+            self._pop_block()
+            return FailCause(_cause_of(raised))
+        return cast("AnyEffect", item[0] if type(item) is tuple else self._bare_yield(item))
+
+    def _pop_block(self) -> None:
+        self.stack.pop()
+        self.depth = self.stack.pop()
+
+    def _raised(self, raised: BaseException, cur: object) -> Cause[Any]:
+        """Make the cause of what user code raised; a do-block that raised has ended and leaves the stack."""
+        self.waiter = None
+        stack = self.stack
+        if stack and type(stack[-1]) is GeneratorType and stack[-1].gi_frame is None:
+            self._pop_block()
+            return _cause_of(raised)
+        if not isinstance(cur, Effect):
+            return Cause.die(TypeError(ops.not_an_effect(cur)))
+        return Cause.die(raised)
+
+    def _bare_yield(self, item: object) -> AnyEffect:
+        return FailCause(Cause.die(TypeError(ops.bare_yield(item))))
+
+    def _finish(self, exit: Exit[Any, Any]) -> AnyEffect | None:
+        """End; but first the children."""
+        if self.children:
+            children, self.children = self.children, None
+            self.stack.append(AfterFinalizer(exit, interruptible=False))
+            self.interruptible = False
+            return interrupt_all(children)
+        if self.interrupting is not None and type(exit) is Failure:
+            exit = Failure(cast("Cause[Any]", exit.cause).combine(self.interrupting))
+        self.exit = exit
+        if self.parent is not None:
+            if self.parent.children is not None:
+                self.parent.children.discard(self)
+            self.parent = None
+        else:
+            self.runtime.roots.discard(self)
+        observers, self.observers = self.observers, None
+        for ended in observers or ():
+            ended(exit)
+        return None
+
+
+ops.LOOP[0] = Fiber.advance.__code__
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+# ---- exceptions and causes ------------------------------------------------------------------------------------
+
+# A failure that was thrown into a do-block and comes out again is still that failure, not a defect. So a thrown
+# exception is marked: True when it is the typed error itself, else with the cause that it stands for.
+_MARK = "__effect_cause__"
+
+
+def _throwable(cause: Cause[Any]) -> BaseException:
+    recovered = cause.recoverable()
+    thrown = as_exception(recovered[0]) if recovered else cause.squash()
+    if isinstance(thrown, Interrupted):
+        return Interrupted(cause)
+    if len(cause.reasons) > 1 or isinstance(thrown, EffectFailure):
+        thrown.__dict__[_MARK] = cause
+    elif recovered:
+        thrown.__dict__[_MARK] = True
+    else:
+        thrown.__dict__.pop(_MARK, None)
+    return thrown
+
+
+def _cause_of(raised: BaseException) -> Cause[Any]:
+    if isinstance(raised, Interrupted):
+        return raised.cause or Cause.interrupt()
+    mark = raised.__dict__.get(_MARK)
+    if mark is True:
+        return Cause.fail(raised)
+    return mark or Cause.die(raised)
+
+
+def from_exit(exit: Exit[A1, E1]) -> Effect[A1, E1]:
+    """Make the effect that ends like this."""
+    match exit:
+        case Success(value):
+            return Succeed(value)
+        case Failure(cause):
+            return FailCause(cause)
+
+
+# ---- forks ------------------------------------------------------------------------------------------------------
+
+
+class Fork(AnyEffect):
+    """Start another fiber: a child of this one, or on its own."""
+
+    __slots__ = ("child", "first")
+
+    def __init__(self, first: AnyEffect, *, child: bool) -> None:
+        self.first = first
+        self.child = child
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        forked: Fiber[Any, Any] = Fiber(fiber.runtime, self.first, fiber.env)
+        forked.interruptible = fiber.interruptible
+        if self.child:
+            fiber.adopt(forked)
+        else:
+            fiber.runtime.roots.add(forked)
+        fiber.runtime.ready.append(forked)
+        return Succeed(forked)
+
+
+def interrupt_all(fibers: Any) -> AnyEffect:
+    """Call fibers off, all of them first, and then wait for each."""
+
+    def ask(me: Fiber[Any, Any]) -> AnyEffect:
+        waiting = sorted(fibers, key=lambda fiber: fiber.id)
+        for fiber in waiting:
+            fiber.request_interrupt(me.id)
+        return Gen(_await_each, (waiting,), {})
+
+    return WithFiber(ask)
+
+
+def _await_each(fibers: list[Fiber[Any, Any]]) -> Generator[Any, Any, None]:
+    for fiber in fibers:
+        yield from fiber.await_()
+
+
+# ---- the runtime ----------------------------------------------------------------------------------------------
+
+
+class Runtime:
+    """The queue of ready fibers, and the asyncio loop that drives it. Without a loop only `run_ready` drives it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+        self.ready: deque[Fiber[Any, Any]] = deque()
+        self.fiber: Fiber[Any, Any] | None = None
+        self.idle: deque[Waiter] = deque()
+        self.operations: set[Operation] = set()
+        self.roots: set[Fiber[Any, Any]] = set()
+        self._flushing = False
+        self._scheduled = False
+        self._thread = threading.get_ident()
+        self._context = contextvars.copy_context() if loop is not None else None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The asyncio loop on which this runtime's fibers run; None in `run_sync`."""
+        return self._loop
+
+    @property
+    def context(self) -> contextvars.Context:
+        """The context variables that were set where the program was run."""
+        return contextvars.copy_context() if self._context is None else self._context.copy()
+
+    def start(self, effect: AnyEffect, env: Env) -> Fiber[Any, Any]:
+        """Make a fiber that will run `effect`."""
+        fiber: Fiber[Any, Any] = Fiber(self, effect, env)
+        self.roots.add(fiber)
+        self.enqueue(fiber)
+        return fiber
+
+    def enqueue(self, fiber: Fiber[Any, Any]) -> None:
+        """Let a fiber go on soon."""
+        self.ready.append(fiber)
+        if not self._flushing:
+            self.poke()
+
+    def call(self, f: Callable[..., object], *args: object) -> None:
+        """Call `f` on this runtime's thread: now if we are on it, else soon."""
+        if self._thread == threading.get_ident():
+            f(*args)
+        elif self.loop is not None:
+            self.loop.call_soon_threadsafe(f, *args)
+
+    def poke(self) -> None:
+        """Tell the loop that there is something to do."""
+        if self._loop is not None and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush, context=self._context)
+
+    def flush(self) -> None:
+        """Run what is ready, for a while."""
+        self._scheduled = False
+        self.run_ready(SLICES)
+        if self.ready:
+            self.poke()
+
+    def run_ready(self, slices: int | None = None) -> None:
+        """Run fibers until none is ready; with a limit, until they have had their share of time."""
+        if self._flushing:
+            return
+        self._flushing = True
+        token = ACTIVE.set(self)
+        ready = self.ready
+        left = slices if slices is not None else -1
+        try:
+            while ready or self._wake_idle():
+                fiber = self.fiber = ready.popleft()
+                tired = fiber.advance()
+                left -= 1
+                if left == 0 or (tired and slices is not None):
+                    return
+        finally:
+            self.fiber = None
+            self._flushing = False
+            ACTIVE.reset(token)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing will happen without a clock or the outside world: no fiber is ready, no asyncio work runs."""
+        return not self.ready and all(operation.nested for operation in self.operations)
+
+    def _wake_idle(self) -> bool:
+        if not self.idle or not self.quiet:
+            return False
+        self.idle.popleft().resume(VOID)
+        return bool(self.ready) or self._wake_idle()
+
+
+# ---- asyncio work inside of effects --------------------------------------------------------------------------
+
+
+class Operation:
+    """An awaitable that an effect waits for, in an asyncio task of its own.
+
+    `nested` counts the effects that are awaited inside of it and have not ended: while there are any, it waits for
+    fibers and not for the outside world.
+    """
+
+    __slots__ = ("env", "nested", "runtime")
+
+    def __init__(self, fiber: Fiber[Any, Any]) -> None:
+        self.runtime = fiber.runtime
+        self.env = fiber.env
+        self.nested = 0
+
+
+SURROUNDING: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
+    "durable_effect_operation", default=None
+)
+"""Set inside the task of an operation, so that an effect awaited there sees the services around it."""
+
+
+class FromAsync(AnyEffect):
+    """Run an awaitable in a task; an interruption cancels the task and waits for its end."""
+
+    __slots__ = ("make", "on_error")
+
+    def __init__(self, make: Callable[[], Awaitable[Any]], on_error: Callable[[Exception], AnyEffect]) -> None:
+        self.make = make
+        self.on_error = on_error
+
+    def step(self, fiber: Fiber[Any, Any]) -> None:
+        runtime = fiber.runtime
+        waiter = fiber.suspend()
+        loop = runtime.loop
+        if loop is None:  # nobody will ever answer, and `run_sync` says so
+            return
+        operation = Operation(fiber)
+        context = runtime.context
+        context.run(SURROUNDING.set, operation)
+        task = loop.create_task(_call(self.make), context=context)
+        runtime.operations.add(operation)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            runtime.operations.discard(operation)
+            waiter.resume(self._outcome(task))
+
+        task.add_done_callback(ended)
+        fiber.stack.append(CancelFrame(_cancel(task)))
+
+    def _outcome(self, task: asyncio.Task[Any]) -> AnyEffect:
+        if task.cancelled():
+            return FailCause(Cause.interrupt())
+        raised = task.exception()
+        if raised is None:
+            return Succeed(task.result())
+        if isinstance(raised, Interrupted):
+            return FailCause(raised.cause)
+        if not isinstance(raised, Exception):
+            return FailCause(Cause.die(raised))
+        return _Handled(self.on_error, raised)
+
+
+class _Handled(AnyEffect):
+    """The answer to an exception, made by user code in the fiber's own slice."""
+
+    __slots__ = ("on_error", "raised")
+
+    def __init__(self, on_error: Callable[[Exception], AnyEffect], raised: Exception) -> None:
+        self.on_error = on_error
+        self.raised = raised
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        return self.on_error(self.raised)
+
+
+async def _call(make: Callable[[], Awaitable[A1]]) -> A1:
+    return await make()
+
+
+def _cancel(task: asyncio.Task[Any]) -> AnyEffect:
+    def register(waiter: Waiter) -> None:
+        task.cancel()
+        task.add_done_callback(lambda ended: waiter.resume(_after_cancel(ended)))
+
+    return Wait(register)
+
+
+def _after_cancel(task: asyncio.Task[Any]) -> AnyEffect:
+    raised = None if task.cancelled() else task.exception()
+    return VOID if raised is None else FailCause(Cause.die(raised))
+
+
+# ---- running --------------------------------------------------------------------------------------------------
+
+
+def ambient_env() -> Env:
+    """Answer the services around this call: those of the effect whose awaitable is running, else none."""
+    around = SURROUNDING.get()
+    return EMPTY if around is None else around.env
+
+
+def run_sync_exit(effect: AnyEffect, env: Env | None = None) -> Exit[Any, Any]:
+    """Run to the end here and now."""
+    runtime = Runtime()
+    fiber: Fiber[Any, Any] = Fiber(runtime, effect, ambient_env() if env is None else env)
+    runtime.ready.append(fiber)
+    runtime.run_ready()
+    if fiber.exit is None:
+        fiber.request_interrupt()
+        runtime.run_ready()
+        return Failure(Cause.die(NotSynchronousError(NotSynchronousError.__doc__)))
+    return fiber.exit
+
+
+async def run_async_exit(effect: AnyEffect) -> Exit[Any, Any]:
+    """Run on the running loop, at first in place. Cancelling the caller interrupts the program and waits for it."""
+    loop = asyncio.get_running_loop()
+    around = SURROUNDING.get()
+    if around is None or around.runtime.loop is not loop:
+        return await _run_in(Runtime(loop), effect)
+    around.nested += 1
+    try:
+        return await _run_in(around.runtime, effect)
+    finally:
+        around.nested -= 1
+
+
+async def run_main(effect: AnyEffect) -> Exit[Any, Any]:
+    """Run as the whole program: what it left running in the background is interrupted at its end."""
+    runtime = Runtime(asyncio.get_running_loop())
+    try:
+        return await _run_in(runtime, effect)
+    finally:
+        await _run_in(runtime, interrupt_all(set(runtime.roots)))
+
+
+async def _run_in(runtime: Runtime, effect: AnyEffect) -> Exit[Any, Any]:
+    fiber: Fiber[Any, Any] = Fiber(runtime, effect, ambient_env())
+    runtime.ready.append(fiber)
+    runtime.flush()
+    cancelled: asyncio.CancelledError | None = None
+    while fiber.exit is None:
+        runtime.poke()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        fiber.observe(partial(_done, future))
+        try:
+            await future
+        except asyncio.CancelledError as cancel:
+            cancelled = cancel
+            fiber.request_interrupt()
+    if cancelled is not None:
+        raise cancelled
+    return fiber.exit
+
+
+def _done(future: asyncio.Future[None], _: object) -> None:
+    if not future.done():
+        future.set_result(None)
