@@ -131,7 +131,7 @@ class MemoryStorage:
         if after is not None:
             if job is None:
                 job = self._jobs[name] = _Job()
-            job.put(key.id, after)
+            job.put(after)
         elif job is not None:
             job.remove(key.id)
             if not job.ids:
@@ -139,11 +139,11 @@ class MemoryStorage:
 
     def _due(self, now_us: int, limit: int, jobs: Collection[JobName]) -> list[Key]:
         found = [
-            (alarm_us, kind, job, id)
+            (alarm_us, kind, job, its_id)
             for kind, job in set(jobs)
-            for alarm_us, id in self._alarms((kind, job)).due(now_us, limit)
+            for alarm_us, its_id in self._alarms((kind, job)).due(now_us, limit)
         ]
-        return [Key(kind, job, id) for _, kind, job, id in sorted(found)[:limit]]
+        return [Key(kind, job, its_id) for _, kind, job, its_id in sorted(found)[:limit]]
 
     def _next_due(self, jobs: Collection[JobName]) -> datetime | None:
         earliest = [at for name in jobs if (at := self._alarms(name).earliest()) is not None]
@@ -163,7 +163,7 @@ class MemoryStorage:
 
     def _repeated(self, events: tuple[Event, ...]) -> str | None:
         ids = [event.event_id for event in events]
-        return next((id for n, id in enumerate(ids) if id in self._outbox or id in ids[:n]), None)
+        return next((one for n, one in enumerate(ids) if one in self._outbox or one in ids[:n]), None)
 
     def _remove_events(self, event_ids: Collection[str]) -> None:
         for event_id in event_ids:
@@ -197,16 +197,17 @@ class _Job:
         self.ids: list[str] = []
         self.alarms = _Alarms()
 
-    def put(self, id: str, record: Instance) -> None:
-        if id not in self.records:
-            insort(self.ids, id)
-        self.records[id] = record
-        self.alarms.set(id, None if record.alarm is None else to_micros(record.alarm.at))
+    def put(self, record: Instance) -> None:
+        its_id = record.key.id
+        if its_id not in self.records:
+            insort(self.ids, its_id)
+        self.records[its_id] = record
+        self.alarms.set(its_id, None if record.alarm is None else to_micros(record.alarm.at))
 
-    def remove(self, id: str) -> None:
-        if self.records.pop(id, None) is not None:
-            del self.ids[bisect_left(self.ids, id)]
-            self.alarms.set(id, None)
+    def remove(self, its_id: str) -> None:
+        if self.records.pop(its_id, None) is not None:
+            del self.ids[bisect_left(self.ids, its_id)]
+            self.alarms.set(its_id, None)
 
     def behind(self, after: str | None) -> Iterator[Instance]:
         first = 0 if after is None else bisect_right(self.ids, after)
@@ -226,14 +227,14 @@ class _Alarms:
         self._at: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
 
-    def set(self, id: str, alarm_us: int | None) -> None:
+    def set(self, its_id: str, alarm_us: int | None) -> None:
         if alarm_us is None:
-            self._at.pop(id, None)
-        elif self._at.get(id) != alarm_us:
-            self._at[id] = alarm_us
-            heappush(self._heap, (alarm_us, id))
+            self._at.pop(its_id, None)
+        elif self._at.get(its_id) != alarm_us:
+            self._at[its_id] = alarm_us
+            heappush(self._heap, (alarm_us, its_id))
         if len(self._heap) > 2 * len(self._at) + _SLACK:
-            self._heap = [(at, id) for id, at in self._at.items()]
+            self._heap = [(at, waiting) for waiting, at in self._at.items()]
             heapify(self._heap)
 
     def earliest(self) -> int | None:

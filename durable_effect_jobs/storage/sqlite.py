@@ -30,7 +30,8 @@ __all__ = ["SqliteStorage"]
 _log = logging.getLogger("durable_effect_jobs.storage")
 
 _EXPIRED_PER_BATCH = 100
-_REMEMBERED_STATE_BYTES = 16_384  # larger ones are read again: the cache is small whatever users store
+# Larger states are read again: the cache stays small whatever users store.
+_REMEMBERED_STATE_BYTES = 16_384
 _WARN_EVERY = 1000
 
 _LONG_AGO = -(2**63) + 1
@@ -45,7 +46,7 @@ class SqliteStorage:
     def __init__(self, thread: DatabaseThread, contents: _Contents) -> None:
         self._thread = thread
         self._contents = contents
-        # A storage that is dropped without being closed lets go of its file. Not at exit: the system does it then.
+        # A storage that is dropped without being closed lets go of its file. At exit the system does that.
         weakref.finalize(self, thread.stop).atexit = False
 
     @staticmethod
@@ -303,11 +304,11 @@ def _replace(connection: sqlite3.Connection, key: Key, before: Instance | None, 
 def _due(connection: sqlite3.Connection, now_us: int, limit: int, jobs: frozenset[JobName]) -> list[Key]:
     """Each job has its own range of the index, so that jobs nobody asked for cost nothing."""
     found = [
-        (alarm_us, kind, job, id)
+        (alarm_us, kind, job, its_id)
         for kind, job in jobs
-        for alarm_us, id in connection.execute(_DUE, (kind, job, now_us, limit))
+        for alarm_us, its_id in connection.execute(_DUE, (kind, job, now_us, limit))
     ]
-    return [Key(kind, job, id) for _, kind, job, id in sorted(found)[:limit]]
+    return [Key(kind, job, its_id) for _, kind, job, its_id in sorted(found)[:limit]]
 
 
 def _next_due(connection: sqlite3.Connection, jobs: frozenset[JobName]) -> datetime | None:
@@ -364,9 +365,9 @@ def _letter_row(letter: DeadLetter) -> tuple[object, ...]:
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    number, kind, job, id, reason, at_us, expires_us, *stored = row
+    number, kind, job, its_id, reason, at_us, expires_us, *stored = row
     return DeadLetter(
-        instance=_instance(Key(kind, job, id), cast("tuple[int, bytes | None, bytes]", stored)),
+        instance=_instance(Key(kind, job, its_id), cast("tuple[int, bytes | None, bytes]", stored)),
         reason=reason,
         at=from_micros(at_us),
         expires_at=from_micros(expires_us),

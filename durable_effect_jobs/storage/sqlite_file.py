@@ -17,17 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import attrs
-
 from durable_effect_jobs.errors import StorageError
 
 __all__ = ["MEMORY", "MIGRATIONS", "DatabaseFile", "MemoryDatabase", "Migrations", "Synchronous"]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
-"""How hard a commit is pressed to the disk: ``full`` survives the loss of power, ``normal`` only that of the process."""
+"""What a commit survives: ``full`` the loss of power, ``normal`` only that of the process."""
 
 Migrations: TypeAlias = tuple[tuple[str, ...], ...]
-"""The statements that lead from each schema version to the next; each list ends by setting its own version."""
+"""The statements that lead from each schema version to the next; each ends by setting its own version."""
 
 MEMORY = ":memory:"
 
@@ -188,16 +186,21 @@ class DatabaseFile:
         for suffix in ("-wal", "-journal"):
             log = Path(f"{self._path}{suffix}")
             if log.exists() and log.stat().st_size > 0:
-                raise refusal(f"{log} is there, but its database {self._path} is not: restore it, or remove both")
+                raise refusal(
+                    f"{log} is there, but its database {self._path} is not: restore it, or remove both"
+                )
 
     def _refuse_newer_log(self) -> None:
-        """A newer process may have died before its migration reached the file: then its log has the version."""
+        """A newer process may have died before its migration reached the file: its log has the version."""
         log = Path(f"{self._path}-wal")
         if not log.exists() or log.stat().st_size == 0:
             return
-        with _translated(), contextlib.closing(
-            sqlite3.connect(self._path.as_uri() + "?mode=ro", uri=True, isolation_level=None)
-        ) as connection:
+        with (
+            _translated(),
+            contextlib.closing(
+                sqlite3.connect(self._path.as_uri() + "?mode=ro", uri=True, isolation_level=None)
+            ) as connection,
+        ):
             self._refuse_newer(_version(connection))
 
     # -- a new file ---------------------------------------------------------------------------------
@@ -207,7 +210,10 @@ class DatabaseFile:
         try:
             for leftover in (draft, Path(f"{draft}-journal")):
                 leftover.unlink(missing_ok=True)
-            with _translated(), contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            with (
+                _translated(),
+                contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection,
+            ):
                 connection.execute("PRAGMA synchronous = FULL")
                 migrate(connection, self._migrations)
             if self._path.exists():
@@ -302,26 +308,26 @@ def _translated() -> Iterator[None]:
 class _Lock:
     """An exclusive lock on ``<path>.lock``. The system releases it when the process ends, however it ends."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_descriptor",)
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = Path(f"{path}.lock").open("ab")
+            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StorageError("open", error) from error
         try:
-            _lock(self._file.fileno())
+            _lock(descriptor)
         except OSError as error:
-            self._file.close()
+            os.close(descriptor)
             raise refusal(
                 f"{path} is open already, here or in another process. One process at a time can use a SQLite"
                 " file; for many processes use PostgreSQL"
             ) from error
+        self._descriptor = descriptor
 
     def release(self) -> None:
-        if not self._file.closed:
-            _unlock(self._file.fileno())
-            self._file.close()
+        _unlock(self._descriptor)
+        os.close(self._descriptor)
 
 
 if sys.platform == "win32":

@@ -143,10 +143,11 @@ class DatabaseThread:
     def write(
         self, name: str, call: Callable[[sqlite3.Connection], A], then: Callable[[], None] | None = None
     ) -> Effect[A, Any]:
-        """Run a call in a transaction; succeeds when that is durable. A ``TypedError`` undoes this call alone.
+        """Run a call in a transaction; succeeds when that is durable.
 
-        ``then`` runs on the thread once the write is durable, before its caller hears of it. A write that
-        was begun is not interrupted: its caller learns its fate first.
+        A ``TypedError`` that the call raises is its own failure, and undoes it alone. ``then`` runs on the
+        thread once the write is durable, before its caller hears of it. A write that was begun is not
+        interrupted: its caller learns its fate first.
         """
         return self._ask(name, call, writes=True, then=then).uninterruptible()
 
