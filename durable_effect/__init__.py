@@ -20,6 +20,7 @@ from durable_effect.runtime import Fiber
 from durable_effect.duration import Duration
 from durable_effect.backoff import Backoff
 from durable_effect.schedule import Schedule
+from durable_effect.schema import Schema, SchemaError
 from durable_effect.clock import Clock, TestClock
 from durable_effect.random import Random
 from durable_effect.logging import Logger
@@ -44,6 +45,8 @@ __all__ = [  # noqa: RUF022 - in the order in which one learns them
     "Fail",
     "Die",
     "Interrupt",
+    "Schema",
+    "SchemaError",
     "Duration",
     "Backoff",
     "Schedule",
