@@ -11,8 +11,6 @@ import collections.abc as abc
 import functools
 import inspect
 import math
-import operator
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +46,7 @@ from durable_effect.schema.shapes import (
     Record,
     Shape,
     as_list,
+    is_unicode,
 )
 from durable_effect.schema.texts import WRITTEN
 from durable_effect.schema.unions import Union, core
@@ -291,7 +290,7 @@ def literal_form(value: Any) -> JsonValue:
         return next(form for member, form in enum_forms(type(value)) if member is value)
     if value is None or isinstance(value, str | int | bool):
         return value
-    raise ValueError(f"no literal schema for a value of type {type(value).__name__}: use str, int, bool or None")
+    raise ValueError(f"no literal of type {type(value).__name__}: use str, int, bool, None or Enum members")
 
 
 def enumeration(cls: type[Enum]) -> Choice:
@@ -315,23 +314,23 @@ def is_scalar(value: object) -> bool:
 
 def choice(name: str, pairs: list[tuple[Any, JsonValue]]) -> Choice:
     """A choice whose written forms are texts that every storage can hold."""
-    for _, form in pairs:
-        TEXT.decode(form) if isinstance(form, str) else None
+    if any(isinstance(form, str) and not is_unicode(form) for _, form in pairs):
+        raise ValueError(f"no schema for {name!a}: a text has a lone surrogate")
     return Choice(name, pairs)
 
 
 def check_key(key: Shape, name: str) -> None:
     """Refuse a key that is not written as text: JSON has no others."""
-    if core(key).kinds != {str}:
+    if core(key).kinds - {str}:
         raise ValueError(f"no schema for {name}: a key must be written as text, {key.name} is not")
 
 
-def default_dict_of(value_type: Any) -> tuple[type, Callable[[dict[Any, Any]], Any]]:
+def default_dict_of(value_type: Any) -> tuple[type[Any], Callable[[dict[Any, Any]], Any]]:
     """A defaultdict whose missing values are made by calling the type of its values, as cattrs does."""
     factory = get_origin(value_type) or value_type
     if not isinstance(factory, type):
         raise ValueError("a defaultdict needs a class as the type of its values: it makes the missing ones")
-    return collections.defaultdict, partial(collections.defaultdict, factory)
+    return collections.defaultdict, partial(collections.defaultdict[Any, Any], factory)
 
 
 # ---- the annotations of a class ---------------------------------------------------------------------------
@@ -354,7 +353,7 @@ def named_hints(cls: type[Any]) -> dict[str, Any]:
         return get_type_hints(cls, localns=names_around(cls), include_extras=True)
     except NameError as error:
         raise ValueError(
-            f"{cls.__name__}: {error}; a type that a schema reads must be importable where the class is defined"
+            f"{cls.__name__}: {error}; define or import it in the module of the class"
         ) from None
 
 
@@ -362,7 +361,7 @@ def names_around(cls: type[Any]) -> dict[str, Any]:
     """The names a class sees that was made in a function which is still running, and its own."""
     names: dict[str, Any] = {}
     function = cls.__qualname__.rpartition(".<locals>.")[0]
-    frame = sys._getframe() if function else None
+    frame = inspect.currentframe() if function else None
     while frame is not None:
         if frame.f_code.co_qualname == function and frame.f_globals.get("__name__") == cls.__module__:
             names = dict(frame.f_locals)
@@ -430,7 +429,7 @@ def without_binding(variable: Any) -> Any:
 
 def union_type(members: tuple[Any, ...]) -> Any:
     """The annotation `A | B | ...` of the members."""
-    return functools.reduce(operator.or_, members)
+    return functools.reduce(lambda one, other: one | other, members)
 
 
 def bindings_of(annotation: Any) -> Bindings:

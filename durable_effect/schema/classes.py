@@ -7,19 +7,25 @@ strict one of ours. """
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
-from cattrs import ClassValidationError, Converter
-from cattrs.gen import make_dict_structure_fn_from_attrs
+import cattrs
+import cattrs.gen
 
-from durable_effect.schema.problem import Mismatch, at_key, found
-from durable_effect.schema.shapes import Shape
+from durable_effect.schema.problem import Mismatch, at_key, found, together
+from durable_effect.schema.shapes import Shape, is_dict, is_list
 
-_CONVERTER: Final = Converter(detailed_validation=True)
-_CONVERTER.register_structure_hook_factory(lambda kind: isinstance(kind, Shape), lambda shape: shape.decode)
+_CONVERTER: Final = cattrs.Converter(detailed_validation=True)
+
+
+def _strict_hook(shape: Shape) -> Callable[[Any, Any], Any]:
+    return shape.decode
+
+
+_CONVERTER.register_structure_hook_factory(lambda kind: isinstance(kind, Shape), _strict_hook)
 
 
 def has_fields(cls: type[Any]) -> bool:
@@ -29,7 +35,14 @@ def has_fields(cls: type[Any]) -> bool:
 
 def is_named_tuple(cls: type[Any]) -> bool:
     """Whether `cls` was made by typing.NamedTuple or collections.namedtuple."""
-    return issubclass(cls, tuple) and hasattr(cls, "_fields")
+    return hasattr(cls, "_fields") and issubclass(cls, tuple)
+
+
+_generate: Final = cast(
+    "Callable[..., Callable[[Any], Any]]",
+    # cattrs leaves the type parameter of Attribute open
+    cattrs.gen.make_dict_structure_fn_from_attrs,  # pyright: ignore[reportUnknownMemberType]
+)
 
 
 class Fielded(Shape):
@@ -53,7 +66,7 @@ class Fielded(Shape):
         self._arguments = {field.name: field.alias or field.name for field in attributes}
         self.required = frozenset(field.name for field in attributes if field.default is attrs.NOTHING)
         self._encoders = [(name, attrgetter(name), shape.encode) for name, shape in self.fields.items()]
-        self._decode: Callable[[Any], Any] = make_dict_structure_fn_from_attrs(
+        self._decode: Callable[[Any], Any] = _generate(
             attributes,
             self.cls,
             _CONVERTER,
@@ -65,9 +78,11 @@ class Fielded(Shape):
         )
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if isinstance(data, dict):
+        if type(data) is dict:
             return self._decode(data)
-        if isinstance(data, list) and is_named_tuple(self.cls):
+        if is_dict(data):  # a defaultdict would make up what is missing
+            return self._decode(dict(data))
+        if is_list(data) and is_named_tuple(self.cls):
             return self._decode(self._keyed(data))
         raise found(f"dict ({self.name})", data)
 
@@ -75,7 +90,7 @@ class Fielded(Shape):
         """The value that has these decoded fields."""
         return self.cls(**{self._arguments[name]: value for name, value in entries.items()})
 
-    def _keyed(self, items: Sequence[Any]) -> dict[str, Any]:
+    def _keyed(self, items: list[Any]) -> dict[str, Any]:
         if len(items) > len(self.fields):
             raise Mismatch(f"expected at most {len(self.fields)} items, found {len(items)}")
         return dict(zip(self.fields, items, strict=False))
@@ -98,7 +113,7 @@ class Fielded(Shape):
                 convert(read(value))
             except Exception as other:
                 errors.append(at_key(other, name))
-        return ClassValidationError("fields do not fit", errors, self.cls)
+        return together(errors, self.cls)
 
 
 def constructor_fields(cls: type[Any]) -> list[attrs.Attribute[Any]]:
@@ -109,7 +124,7 @@ def constructor_fields(cls: type[Any]) -> list[attrs.Attribute[Any]]:
 
 
 def _as_attrs(cls: type[Any]) -> type[Any]:
-    """An attrs class with the fields of a dataclass or NamedTuple: attrs' description of a field is what cattrs reads."""
+    """An attrs class with the fields of a dataclass or NamedTuple: cattrs reads attrs' descriptions."""
     if dataclasses.is_dataclass(cls):
         fields = {field.name: _of_dataclass(field) for field in dataclasses.fields(cls) if field.init}
     else:
@@ -125,5 +140,5 @@ def _of_dataclass(field: dataclasses.Field[Any]) -> Any:
 
 
 def _field(name: str, *, has_default: bool, kw_only: bool = False) -> Any:
-    # Only whether there is a default counts: cattrs leaves an absent key to the constructor of the class itself.
+    # Only whether there is a default counts: an absent key is left to the constructor of the class.
     return attrs.field(alias=name, default=None if has_default else attrs.NOTHING, kw_only=kw_only)

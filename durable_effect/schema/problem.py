@@ -4,7 +4,7 @@ A shape that meets something it does not describe raises `Mismatch`. Containers 
 the key or index on each and raise them together as cattrs' exception groups, so one pass finds every problem:
 
     ClassValidationError(Order)
-      IterableValidationError(list)      note: .items
+      ClassValidationError(list)       note: .items
         Mismatch("expected int, ...")    note: [2]        -> Problem("$.items[2]", "expected int, found str")
 
 Messages say what was expected and which type was found, never the value: it may be a secret.
@@ -20,13 +20,14 @@ import attrs
 from cattrs import (
     AttributeValidationNote,
     BaseValidationError,
+    ClassValidationError,
     ForbiddenExtraKeysError,
     IterableValidationNote,
 )
 
 from durable_effect.errors import TypedError
 
-__all__ = ["Mismatch", "Problem", "SchemaError", "at_index", "at_key", "found", "problems_of"]
+__all__ = ["Mismatch", "Problem", "SchemaError", "at_index", "at_key", "found", "problems_of", "together"]
 
 TOO_DEEP: Final = "nested too deeply"
 
@@ -42,7 +43,7 @@ class Problem:
         return f"{self.path}: {self.message}"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class SchemaError(TypedError):
     """The data or value does not fit its schema; `problems` lists every misfit, not only the first."""
 
@@ -73,6 +74,12 @@ def at_index(error: Exception, index: int) -> Exception:
     """Note on `error` the position it was found at."""
     error.add_note(IterableValidationNote(f"at {index}", index, None))
     return error
+
+
+def together(errors: list[Exception], owner: type[Any]) -> Exception:
+    """All that is wrong with the parts of one value of the type `owner`, each noted with its place."""
+    # A group is made by its __new__, which takes the class too; checkers look at the __init__ of exceptions.
+    return ClassValidationError("does not fit", errors, owner)  # pyright: ignore[reportCallIssue]
 
 
 def problems_of(error: Exception) -> tuple[Problem, ...]:

@@ -54,6 +54,7 @@ T3 = TypeVar("T3")
 T4 = TypeVar("T4")
 T5 = TypeVar("T5")
 T6 = TypeVar("T6")
+E1 = TypeVar("E1")
 L = TypeVar("L", bound="Scalar")
 Encoded = DefaultTypeVar("Encoded", default=Any)
 
@@ -105,15 +106,17 @@ class Schema(Generic[T, Encoded]):
 
     # ---- from types ---------------------------------------------------------------------------------------
 
+    # A static method has type variables of its own: those of the class are not solved where `Schema` is bare.
+
     @overload
     @staticmethod
-    def of(annotation: Schema[T, Encoded], *, strict: bool = ...) -> Schema[T, Encoded]: ...
+    def of(annotation: Schema[T1, E1], *, strict: bool = ...) -> Schema[T1, E1]: ...
     @overload
     @staticmethod
-    def of(annotation: type[T], *, strict: bool = ...) -> Schema[T]: ...
+    def of(annotation: type[T1], *, strict: bool = ...) -> Schema[T1]: ...
     @overload
     @staticmethod
-    def of(annotation: TypeForm[T], *, strict: bool = ...) -> Schema[T]: ...
+    def of(annotation: TypeForm[T1], *, strict: bool = ...) -> Schema[T1]: ...
     @staticmethod
     def of(annotation: Any, *, strict: bool = False) -> Schema[Any, Any]:
         """The schema of a class or any other annotation; a schema is returned as it is.
@@ -121,10 +124,10 @@ class Schema(Generic[T, Encoded]):
         `strict` refuses unknown keys in every class and TypedDict that is mentioned. Raises `ValueError`,
         with the field and what to do about it, for a type that has no strict JSON form or a union whose
         members look alike in JSON. """
-        return annotation if isinstance(annotation, Schema) else Schema(shape_of(annotation, strict=strict))
+        return Schema(shape_of(annotation, strict=strict))
 
     @staticmethod
-    def ensure(schema: Schema[T] | type[T]) -> Schema[T]:
+    def ensure(schema: Schema[T1] | type[T1]) -> Schema[T1]:
         """The schema itself, or the schema of the class."""
         return schema if isinstance(schema, Schema) else Schema(shape_of(schema))
 
@@ -132,42 +135,45 @@ class Schema(Generic[T, Encoded]):
 
     @staticmethod
     def literal(*values: L) -> Schema[L, Any]:
-        """One of the given values, by type and value; `Schema.of(Literal["a", "b"])` is the same, typed exactly."""
+        """One of the given values, by type and value. `Schema.of(Literal["a", "b"])` is typed exactly."""
         return Schema(literal_shape(values))
 
     @staticmethod
-    def array(item: Schema[T] | type[T]) -> Schema[list[T]]:
+    def array(item: Schema[T1] | type[T1]) -> Schema[list[T1]]:
         """A list of any length."""
         shape = Schema.ensure(item).shape
         return Schema(Items(f"list[{shape.name}]", shape, list, as_list))
 
     @staticmethod
-    def record(value: Schema[T] | type[T]) -> Schema[dict[str, T]]:
+    def record(value: Schema[T1] | type[T1]) -> Schema[dict[str, T1]]:
         """A dict with any text as keys."""
         shape = Schema.ensure(value).shape
         return Schema(Record(f"dict[str, {shape.name}]", TEXT, shape))
 
     @staticmethod
-    def nullable(inner: Schema[T] | type[T]) -> Schema[T | None]:
+    def nullable(inner: Schema[T1] | type[T1]) -> Schema[T1 | None]:
         """A value or None."""
         return Schema(union_of([inner, None]))
 
     @staticmethod
-    def optional(inner: Schema[T] | type[T]) -> Schema[T | None]:
+    def optional(inner: Schema[T1] | type[T1]) -> Schema[T1 | None]:
         """A field of `Schema.struct` that may be absent, or None. Absent stays absent and None stays None."""
         shape = Absentable(Schema.ensure(inner).shape)
         shape.close()
         return Schema(shape)
 
     @staticmethod
-    def struct(fields: Mapping[str, Schema[Any] | type[Any]], *, strict: bool = False) -> Schema[dict[str, Any]]:
+    def struct(
+        fields: Mapping[str, Schema[Any] | type[Any]], *, strict: bool = False
+    ) -> Schema[dict[str, Any]]:
         """A dict with these keys. Unknown keys are left out when decoding, or refused with `strict=True`.
 
         When encoding they are always refused: a value must not silently lose part of itself.
         """
         shapes = {key: Schema.ensure(field).shape for key, field in fields.items()}
         shape = Fields(f"{{{', '.join(shapes)}}}", strict=strict)
-        shape.define(shapes, frozenset(key for key, field in shapes.items() if not isinstance(field, Absentable)))
+        required = (key for key, field in shapes.items() if not isinstance(field, Absentable))
+        shape.define(shapes, frozenset(required))
         return Schema(shape)
 
     @overload

@@ -13,14 +13,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Flag
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, TypeGuard, cast
 
-from cattrs import BaseValidationError, ClassValidationError, IterableValidationError
-
-from durable_effect.schema.problem import Mismatch, at_index, at_key, found
+from durable_effect.schema.problem import Mismatch, at_index, at_key, found, together
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 """What JSON can say, as Python values. Floats are finite, text has no lone surrogates."""
@@ -37,6 +34,21 @@ def kind_of(data: object) -> type | None:
     if exact in EXACT_KINDS:
         return exact
     return next((kind for kind in (int, float, str, list, dict) if isinstance(data, kind)), None)
+
+
+def is_list(data: object) -> TypeGuard[list[Any]]:
+    """Whether `data` is a list, of whatever."""
+    return isinstance(data, list)
+
+
+def is_dict(data: object) -> TypeGuard[dict[Any, Any]]:
+    """Whether `data` is a dict, of whatever."""
+    return isinstance(data, dict)
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """Whether `value` is a tuple, of whatever."""
+    return isinstance(value, tuple)
 
 
 class Shape:
@@ -260,7 +272,7 @@ class Flags(Shape):
 
     def combined(self, flags: Iterable[Flag]) -> Flag:
         """The flags as one value."""
-        return functools.reduce(operator.or_, flags, self._cls(0))
+        return functools.reduce(lambda one, other: one | other, flags, self._cls(0))
 
     def decode(self, data: Any, _: object = None, /) -> Any:
         number = INTEGER.decode(data)
@@ -289,16 +301,14 @@ def each(items: Sequence[Any], convert: Convert) -> list[Any]:
     return done
 
 
-def _rest_of(
-    items: Sequence[Any], convert: Convert, index: int, error: Exception
-) -> BaseValidationError:
+def _rest_of(items: Sequence[Any], convert: Convert, index: int, error: Exception) -> Exception:
     errors = [at_index(error, index)]
     for later in range(index + 1, len(items)):
         try:
             convert(items[later])
         except Exception as other:
             errors.append(at_index(other, later))
-    return IterableValidationError("items do not fit", errors, list)
+    return together(errors, list)
 
 
 class Items(Shape):
@@ -316,16 +326,16 @@ class Items(Shape):
         accepts: type | tuple[type, ...],
         build: Callable[[list[Any]], Any],
     ) -> None:
-        super().__init__(name, list, types=(type(build([])),))
+        super().__init__(name, list, types=(type_of(build([])),))
         self.item = item
         self.distinct = build in (set, frozenset)
         self._accepts = accepts
         self._build = build
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if not isinstance(data, list):
+        if not is_list(data):
             raise found("list", data)
-        return self.build(each(cast("list[Any]", data), self.item.decode))
+        return self.build(each(data, self.item.decode))
 
     def build(self, items: list[Any]) -> Any:
         """The value that holds these decoded items."""
@@ -342,8 +352,13 @@ class Items(Shape):
     def encode(self, value: Any, /) -> Any:
         if not isinstance(value, self._accepts):
             raise found(self.name, value)
-        encoded = each(list(value), self.item.encode)
+        encoded = each(list(cast("Iterable[Any]", value)), self.item.encode)
         return sorted(encoded, key=sort_key) if self.distinct else encoded
+
+
+def type_of(value: object) -> type:
+    """The exact type of a value."""
+    return type(value)
 
 
 def as_list(items: list[Any]) -> list[Any]:
@@ -366,14 +381,14 @@ class Fixed(Shape):
         self.items = tuple(items)
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if not isinstance(data, list):
+        if not is_list(data):
             raise found("list", data)
-        return tuple(self._pairwise(cast("list[Any]", data), _decode_pair))
+        return tuple(self._pairwise(data, _decode_pair))
 
     def encode(self, value: Any, /) -> Any:
-        if not isinstance(value, tuple):
+        if not is_tuple(value):
             raise found(self.name, value)
-        return self._pairwise(list(cast("tuple[Any, ...]", value)), _encode_pair)
+        return self._pairwise(list(value), _encode_pair)
 
     def _pairwise(self, values: list[Any], convert: Convert) -> list[Any]:
         if len(values) != len(self.items):
@@ -402,16 +417,16 @@ class Record(Shape):
         accepts: type = dict,
         build: Callable[[dict[Any, Any]], Any] = dict,
     ) -> None:
-        super().__init__(name, dict, types=(type(build({})),))
+        super().__init__(name, dict, types=(type_of(build({})),))
         self.key = key
         self.value = value
         self._accepts = accepts
         self._build = build
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if not isinstance(data, dict):
+        if not is_dict(data):
             raise found("dict", data)
-        return self.build(self._entries(cast("dict[Any, Any]", data), self.key.decode, self.value.decode))
+        return self.build(self._entries(data, self.key.decode, self.value.decode))
 
     def build(self, entries: dict[Any, Any]) -> Any:
         """The value that holds these decoded entries."""
@@ -431,7 +446,7 @@ class Record(Shape):
             except Exception as error:
                 errors.append(at_key(error, key) if isinstance(key, str) else error)
         if errors:
-            raise ClassValidationError("entries do not fit", errors, dict)
+            raise together(errors, dict)
         if len(done) != len(entries):
             raise Mismatch("expected keys that differ from each other")
         return done
@@ -485,17 +500,17 @@ class Fields(Shape):
         self._encoders = [(key, shape.encode) for key, shape in fields.items()]
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if not isinstance(data, dict):
+        if not is_dict(data):
             raise found("dict", data)
-        return self._converted(cast("dict[Any, Any]", data), self._decoders, strict=self.strict)
+        return self._converted(data, self._decoders, strict=self.strict)
 
     def encode(self, value: Any, /) -> Any:
-        if not isinstance(value, dict):
+        if not is_dict(value):
             raise found(self.name, value)
-        return self._converted(cast("dict[Any, Any]", value), self._encoders, strict=True)
+        return self._converted(value, self._encoders, strict=True)
 
     def _converted(
-        self, data: dict[Any, Any], converters: list[tuple[str, Convert]], *, strict: bool
+        self, data: dict[Any, Any], converters: Sequence[tuple[str, Convert]], *, strict: bool
     ) -> dict[str, Any]:
         done: dict[str, Any] = {}
         errors: list[Exception] = []
@@ -510,7 +525,7 @@ class Fields(Shape):
         if strict and len(data) > len(done):
             errors += (at_key(Mismatch("unexpected key"), str(key)) for key in data if key not in self.fields)
         if errors:
-            raise ClassValidationError("fields do not fit", errors, dict)
+            raise together(errors, dict)
         return done
 
 

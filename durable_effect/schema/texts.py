@@ -1,4 +1,4 @@
-"""Values that JSON has no type for and that are written as text: instants, spans, UUIDs, decimals, paths, bytes."""
+"""Values that JSON has no type for, written as text: instants, spans, UUIDs, decimals, paths, bytes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class Written(Shape):
 
 
 def _naive(value: dt.datetime) -> str | None:
-    return "expected a datetime with a time zone, found a naive one" if value.utcoffset() is None else None
+    if value.utcoffset() is not None:
+        return None
+    return "expected a datetime with a time zone, found a naive one"
 
 
 def _not_a_date(value: dt.date) -> str | None:
@@ -90,7 +92,8 @@ _TIME: Final = r"\d\d:\d\d(:\d\d([.]\d{1,6})?)?"
 _OFFSET: Final = r"(Z|[+-]\d\d:\d\d(:\d\d([.]\d{6})?)?)"
 _SPAN: Final = (
     r"(?P<sign>-?)P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
-    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)(?:[.](?P<fraction>\d{1,6}))?S)?)?"
+    r"(?:T(?=\d)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?"
+    r"(?:(?P<seconds>\d+)(?:[.](?P<fraction>\d{1,6}))?S)?)?"
 )
 
 
@@ -116,7 +119,7 @@ def _write_span(span: dt.timedelta) -> str:
     clock += f"{seconds}{fraction}S" if seconds or fraction else ""
     date = f"{days}D" if days else ""
     sign = "-" if span < dt.timedelta() else ""
-    return f"{sign}P{date}" + (f"T{clock}" if clock or not date else "") + ("0S" if not date and not clock else "")
+    return f"{sign}P{date}T{clock}" if clock else f"{sign}P{date or 'T0S'}"
 
 
 def _read_bytes(text: str) -> bytes:

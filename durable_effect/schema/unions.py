@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain, combinations
-from typing import Any, Final, NamedTuple, cast
-
-from cattrs import ClassValidationError
+from typing import Any, Final, NamedTuple
 
 from durable_effect.schema.classes import Fielded
-from durable_effect.schema.problem import Mismatch, at_key, found
+from durable_effect.schema.problem import Mismatch, at_key, found, together
 from durable_effect.schema.shapes import (
     FLOAT,
     NULL,
@@ -26,7 +24,9 @@ from durable_effect.schema.shapes import (
     Filtered,
     Shape,
     Transformed,
+    is_dict,
     kind_of,
+    type_of,
 )
 from durable_effect.schema.texts import Written
 
@@ -52,13 +52,13 @@ class Union(Shape):
         self._by_type = {cls: [m for m in self.members if cls in m.types] for cls in self.types}
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        read = self._by_kind.get(type(data)) or self._by_kind.get(kind_of(data) or object)
+        read = self._by_kind.get(type_of(data)) or self._by_kind.get(kind_of(data) or object)
         if read is None:
             raise found(self.name, data)
         return read(data)
 
     def encode(self, value: Any, /) -> Any:
-        members = self._by_type.get(type(value))
+        members = self._by_type.get(type_of(value))
         if members is not None and len(members) == 1:
             return members[0].encode(value)
         return first_fit([member.encode for member in members or self.members], value, self.name)
@@ -210,22 +210,23 @@ class Tagged(Shape):
         self._expected = " | ".join(repr(member.tag) for member in self.members)
 
     def decode(self, data: Any, _: object = None, /) -> Any:
-        if not isinstance(data, dict):
+        if not is_dict(data):
             raise found("dict", data)
-        member = self._meant(cast("dict[str, Any]", data))
-        if member.added:  # not a field: a strict class would refuse it
-            data = {key: value for key, value in data.items() if key != self.key}
-        return member.shape.decode(data)
+        member = self._meant(data)
+        if not member.added:
+            return member.shape.decode(data)
+        # Not a field: a strict class would refuse it.
+        return member.shape.decode({key: value for key, value in data.items() if key != self.key})
 
     def encode(self, value: Any, /) -> Any:
-        member = self._by_type.get(type(value))
+        member = self._by_type.get(type_of(value))
         if member is not None:
             return self._written(member, value)
-        if isinstance(value, dict):
-            return self._meant(cast("dict[str, Any]", value)).shape.encode(value)
+        if is_dict(value):
+            return self._meant(value).shape.encode(value)
         return first_fit([partial(self._written, member) for member in self._untyped], value, self.name)
 
-    def _meant(self, entries: dict[str, Any]) -> Member:
+    def _meant(self, entries: dict[Any, Any]) -> Member:
         if self.key not in entries:
             raise self._wrong_tag(Mismatch(f"missing, expected {self._expected}"))
         tag = entries[self.key]
@@ -235,7 +236,7 @@ class Tagged(Shape):
         return member
 
     def _wrong_tag(self, mismatch: Mismatch) -> Exception:
-        return ClassValidationError(self.name, [at_key(mismatch, self.key)], dict)
+        return together([at_key(mismatch, self.key)], dict)
 
     def _written(self, member: Member, value: Any) -> Any:
         encoded = member.shape.encode(value)
@@ -261,9 +262,10 @@ def _marks(shape: Shape, key: str) -> list[Member]:
     inner = core(shape)
     if not isinstance(inner, Fields | Fielded):
         return []
+    if key == TAG and isinstance(inner, Fielded) and key not in inner.fields:
+        return [Member(shape, inner.cls.__name__, added=True)]
     if key not in inner.fields:
-        by_name = key == TAG and isinstance(inner, Fielded)
-        return [Member(shape, inner.cls.__name__, added=True)] if by_name else []
+        return []
     if isinstance(inner, Fields) and key not in inner.required:
         return []
     choices = inner.fields[key].choices or ()
