@@ -16,6 +16,8 @@ from durable_effect.eliminate import catch, on, provide, provide_service
 from durable_effect.exit import Cause, Die, Exit, Fail, Failure, Interrupt, Success
 from durable_effect.layer import Layer
 from durable_effect.scope import Scope
+from durable_effect.deferred import Deferred
+from durable_effect.semaphore import Semaphore
 from durable_effect.runtime import Fiber
 from durable_effect.duration import Duration
 from durable_effect.backoff import Backoff
@@ -56,6 +58,8 @@ __all__ = [  # noqa: RUF022 - in the order in which one learns them
     "Logger",
     "Fiber",
     "Scope",
+    "Deferred",
+    "Semaphore",
     "Env",
     "Reference",
     "Restore",
