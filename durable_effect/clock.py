@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
@@ -38,7 +38,10 @@ class Clock(ABC):
 
 
 class LiveClock(Clock):
-    """The computer's clock. It sleeps on the asyncio loop, so a change of the wall clock does not change a sleep."""
+    """The computer's clock.
+
+    It sleeps on the asyncio loop, so a change of the wall clock does not change a sleep.
+    """
 
     def current(self) -> datetime:
         """Answer the computer's time."""
@@ -70,7 +73,8 @@ def sleep(span: timedelta) -> AnyEffect:
 
 
 class TestClock(Clock):
-    """A clock for tests: time stands still until `adjust` or `set_time`, which wake sleepers in order, each at its time.
+    """A clock for tests: time stands still until `adjust` or `set_time`, which wake sleepers in order, each
+    at its time.
 
     `start` must be aware. Sleeps of nothing return at once.
     """
@@ -109,10 +113,15 @@ class TestClock(Clock):
             yield from Settle()
         self._now = target
 
-    def next_sleeper(self) -> datetime | None:
-        """Answer when the next sleeper wakes, or None when nobody sleeps."""
+    def next_sleeper(self, among: Collection[Fiber[Any, Any]] | None = None) -> datetime | None:
+        """Answer when the next sleeper wakes, or None when nobody sleeps.
+
+        With `among`, only these fibers and the children that they forked count.
+        """
         self._drop_gone()
-        return self._sleepers[0][0] if self._sleepers else None
+        if among is None:
+            return self._sleepers[0][0] if self._sleepers else None
+        return min((due for due, _, waiter in self._sleepers if _belongs(waiter, among)), default=None)
 
     def wake_next(self, until: datetime) -> bool:
         """Move to the next sleeper, if it wakes by `until`, and wake it; answer whether there was one."""
@@ -131,6 +140,14 @@ class TestClock(Clock):
         """Forget sleepers that were interrupted: their fibers wait for something else by now."""
         while self._sleepers and self._sleepers[0][2].gone:
             heappop(self._sleepers)
+
+
+def _belongs(waiter: Waiter, fibers: Collection[Fiber[Any, Any]]) -> bool:
+    """Whether one of these fibers, or a descendant of one, still waits here."""
+    fiber: Fiber[Any, Any] | None = None if waiter.gone else waiter.fiber
+    while fiber is not None and fiber not in fibers:
+        fiber = fiber.parent
+    return fiber is not None
 
 
 def _aware(time: datetime) -> datetime:

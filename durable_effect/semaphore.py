@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from durable_effect.effect import Effect
+from durable_effect.effect import Effect, Restore
 from durable_effect.ops import VOID, Suspend, Wait
 from durable_effect.runtime import Waiter
 
@@ -26,38 +25,55 @@ class Semaphore:
         if permits < 1:
             raise ValueError(f"a semaphore has at least one permit, got {permits}")
         self._free = permits
-        self._queue: deque[Waiter] = deque()
+        self._queue: deque[_Ticket] = deque()
 
     def with_permit(self, effect: Effect[A, E, R]) -> Effect[A, E, R]:
         """Wait for a permit, run the effect with it, and give it back however that ends."""
-        return Effect.uninterruptible_mask(
-            lambda restore: restore(self._take()).flat_map(
-                lambda _: restore(effect).ensuring(Effect.sync(self._give_back))
-            )
-        )
 
-    def _take(self) -> Effect[None]:
+        def run(restore: Restore) -> Effect[A, E, R]:
+            ticket = _Ticket()
+            taken = restore(self._take(ticket)).on_interrupt(lambda: Effect.sync(lambda: self._called_off(ticket)))
+            return taken.flat_map(lambda _: restore(effect).ensuring(Effect.sync(self._give_back)))
+
+        return Effect.uninterruptible_mask(run)
+
+    def _take(self, ticket: _Ticket) -> Effect[None]:
         def run() -> Effect[None]:
             if self._free:
                 self._free -= 1
+                ticket.granted = True
                 return VOID
-            return Wait(self._register)
+            return Wait(lambda waiter: self._queue_up(ticket, waiter))
 
         return Suspend(run)
 
-    def _register(self, waiter: Waiter) -> Callable[[], Any]:
-        self._queue.append(waiter)
-        return lambda: self._called_off(waiter)
+    def _queue_up(self, ticket: _Ticket, waiter: Waiter) -> None:
+        ticket.waiter = waiter
+        self._queue.append(ticket)
 
-    def _called_off(self, waiter: Waiter) -> None:
-        if waiter in self._queue:
-            self._queue.remove(waiter)
+    def _called_off(self, ticket: _Ticket) -> None:
+        """Leave the queue, or hand on a permit that came in the same moment as the interruption."""
+        if ticket.granted:
+            self._give_back()
+        elif ticket in self._queue:
+            self._queue.remove(ticket)
 
     def _give_back(self) -> None:
         """Hand the permit to the first who still waits."""
         while self._queue:
-            waiter = self._queue.popleft()
-            if not waiter.gone:
-                waiter.resume(VOID)
+            ticket = self._queue.popleft()
+            if ticket.waiter is not None and not ticket.waiter.gone:
+                ticket.granted = True
+                ticket.waiter.resume(VOID)
                 return
         self._free += 1
+
+
+class _Ticket:
+    """One place in the queue."""
+
+    __slots__ = ("granted", "waiter")
+
+    def __init__(self) -> None:
+        self.granted = False
+        self.waiter: Waiter | None = None

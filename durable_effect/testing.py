@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from types import GeneratorType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -26,8 +26,9 @@ E = TypeVar("E")
 class TestRuntime:
     """Runs effects on virtual time: `run` finishes a program at once, however long it sleeps.
 
-    `start` is the time at first, aware. `env` holds further services; its clock is always this runtime's. Asyncio work
-    started by `from_async` is really waited for. Close it at the end, or use it in a `with` block.
+    `start` is the time at first, aware. `env` holds further services; its clock is always this runtime's.
+    Asyncio work started by `from_async` is really waited for. Close it at the end, or use it in a `with`
+    block.
     """
 
     __test__: ClassVar[bool] = False
@@ -55,7 +56,8 @@ class TestRuntime:
         return self.run_exit(effect).get()
 
     def run_exit(self, effect: Effect[A, E, Any]) -> Exit[A, E]:
-        """Run to the end and answer how it ended. While it is not done, time jumps from one sleeper to the next.
+        """Run to the end and answer how it ended. While it is not done, time jumps from one sleeper to the
+        next.
 
         Raises `DeadlockError` when nobody sleeps either.
         """
@@ -72,9 +74,9 @@ class TestRuntime:
                 raise DeadlockError(f"{waiting[0]} waits for something that nobody will do, and nobody sleeps")
             self.jump_to(due)
 
-    def next_sleeper(self) -> datetime | None:
-        """Answer when the next sleeping fiber wakes, or None."""
-        return self.clock.next_sleeper()
+    def next_sleeper(self, among: Collection[Fiber[Any, Any]] | None = None) -> datetime | None:
+        """Answer when the next sleeping fiber wakes, or None; with `among`, the next of these and their children."""
+        return self.clock.next_sleeper(among)
 
     def jump_to(self, time: datetime) -> None:
         """Move to this time; on the way wake every sleeper at its own time, and settle after each."""
@@ -150,8 +152,8 @@ class _StandingRuntime(Runtime):
 
     def abandon(self) -> None:
         for left in self._left():
-            # Python would run the `finally` of a suspended generator when it frees it. A crash does not, so these are
-            # never freed.
+            # Python would run the `finally` of a suspended generator when it frees it. A crash does not, so
+            # these are never freed.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
         self.ready.clear()
         self.idle.clear()

@@ -8,6 +8,7 @@ a lost wake-up costs at most that interval.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Clock, Deferred, Do, Effect, Env, Fiber, Need, Scope, Semaphore
+from durable_effect import Clock, Deferred, Do, Effect, Env, Exit, Fiber, Need, Scope, Semaphore
 from durable_effect_jobs.attempt import Inside
 from durable_effect_jobs.errors import InvalidStateError, StorageError
 from durable_effect_jobs.instance import Instance, Key
@@ -43,6 +44,7 @@ class Engine:
         self.storage = storage
         self._env = env.add(Storage, storage).add(Alarms, self)
         self._polls = polls
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._order: dict[Key, _Turnstile] = {}
         self._calls = 0
         self._running: dict[Key, Fiber[Any, Any]] = {}
@@ -59,6 +61,7 @@ class Engine:
         """Start the alarm loop in the current scope, whose end drains it."""
         env = yield from Effect.env()
         engine = Engine(registry, storage, env, polls=polls)
+        engine._loop = yield from Effect.with_fiber(lambda fiber: Effect.succeed(fiber.runtime.loop))
         if alarms:
             yield from engine._report_strangers()
             loop = yield from engine._run_alarms().fork_scoped()
@@ -76,13 +79,32 @@ class Engine:
 
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
-        return self._hosted(operation, self._in_order(key, dispatch(self.registry, key, operation, command)))
+        return self._at_home(
+            self._hosted(operation, self._in_order(key, dispatch(self.registry, key, operation, command)))
+        )
 
     def read(
         self, key: Key, operation: str, look: Callable[[Any, Instance | None], Effect[A, StepError]]
     ) -> Effect[A, CallError]:
         """A read, answered from the last commit without waiting."""
-        return self._hosted(operation, inspect(self.registry, key, operation, look))
+        return self._at_home(self._hosted(operation, inspect(self.registry, key, operation, look)))
+
+    def _at_home(self, effect: Effect[A, E]) -> Effect[A, E]:
+        """Run on the loop that the engine lives on, wherever the caller is: other threads have loops of their own."""
+
+        def run(fiber: Fiber[Any, Any]) -> Effect[A, E]:
+            home, here = self._loop, fiber.runtime.loop
+            if home is None or home is here:
+                return effect
+            env = fiber.env
+
+            async def call() -> Exit[A, E]:
+                there = asyncio.run_coroutine_threadsafe(effect.provide_env(env).run_async_exit(), home)
+                return await asyncio.wrap_future(there)
+
+            return Effect.from_async(call).flat_map(Effect.from_exit)
+
+        return Effect.with_fiber(run)
 
     @Effect.gen
     def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Do[A, E | InvalidStateError]:

@@ -94,7 +94,7 @@ class JobsTestKit:
         self._runtime.advance(to_timedelta(span))
         begun = self._engine.running
         while any(run.poll() is None for run in begun):
-            following = self._runtime.next_sleeper(besides=self._engine.alarm_loop)
+            following = self._runtime.next_sleeper(among=begun)
             if following is None:
                 return  # they wait for something that no clock will bring
             self._runtime.jump_to(following)
