@@ -98,7 +98,7 @@ class TestClock(Clock):
         heappush(self._sleepers, (self._now + span, self._next_number(), waiter))
 
     def adjust(self, span: Span) -> Effect[None]:
-        """Move on by so much: let everything ready go on, then wake the sleepers on the way, each at its time."""
+        """Move on by so much: everything ready goes on, then sleepers on the way wake, each at its time."""
         return Gen(self._move, (lambda: self._now + to_timedelta(span),), {})
 
     def set_time(self, time: datetime) -> Effect[None]:

@@ -17,7 +17,8 @@ def all_of(effects: Any, concurrency: Concurrency) -> AnyEffect:
     if isinstance(effects, Mapping):
         keys: list[Any] = list(effects)  # pyright: ignore[reportUnknownArgumentType]
         values: list[Any] = list(effects.values())  # pyright: ignore
-        return Map(for_each(values, _itself, concurrency, False), lambda out: dict(zip(keys, out, strict=True)))
+        each = for_each(values, _itself, concurrency, False)
+        return Map(each, lambda out: dict(zip(keys, out, strict=True)))
     many = for_each(list(effects), _itself, concurrency, False)
     return Map(many, tuple) if isinstance(effects, tuple) else many
 
@@ -42,7 +43,7 @@ def _itself(effect: AnyEffect) -> AnyEffect:
 def _in_turn(items: Iterable[Any], f: Callable[[Any], AnyEffect]) -> Generator[Any, Any, list[Any]]:
     out: list[Any] = []
     for item in items:
-        out.append((yield from f(item)))  # noqa: PERF401
+        out.append((yield from f(item)))
     return out
 
 
@@ -69,7 +70,7 @@ def _spread(
 
 
 def together(effects: list[AnyEffect]) -> AnyEffect:
-    """Run effects as children and wait for all; the first failure, or an interruption, calls the others off."""
+    """Run effects as children and wait for all; the first failure, or an interruption, ends the others."""
     return WithFiber(lambda me: _together(_start(me, effects)))
 
 
@@ -77,9 +78,9 @@ def _together(fibers: list[Fiber[Any, Any]]) -> AnyEffect:
     exits: list[Exit[Any, Any]] = []
 
     def register(waiter: Waiter) -> None:
-        def ended(exit: Exit[Any, Any]) -> None:
-            exits.append(exit)
-            if len(exits) == len(fibers) or isinstance(exit, Failure):
+        def ended(outcome: Exit[Any, Any]) -> None:
+            exits.append(outcome)
+            if len(exits) == len(fibers) or isinstance(outcome, Failure):
                 waiter.resume(VOID)
 
         _observe(fibers, ended, waiter)
@@ -95,9 +96,9 @@ def _verdict(exits: list[Exit[Any, Any]]) -> AnyEffect:
 def _why(exits: list[Exit[Any, Any]]) -> Cause[Any]:
     """Join the causes; that some were called off because others failed is no reason of its own."""
     joined: Cause[Any] = Cause()
-    for exit in exits:
-        if isinstance(exit, Failure):
-            joined = joined.combine(exit.cause)
+    for outcome in exits:
+        if isinstance(outcome, Failure):
+            joined = joined.combine(outcome.cause)
     real: Cause[Any] = Cause(reason for reason in joined.reasons if not isinstance(reason, Interrupt))
     return real if real.reasons else joined
 
@@ -139,10 +140,11 @@ def _race(fibers: list[Fiber[Any, Any]], *, first_end: bool) -> AnyEffect:
     exits: list[Exit[Any, Any]] = []
 
     def register(waiter: Waiter) -> None:
-        def ended(exit: Exit[Any, Any]) -> None:
-            exits.append(exit)
-            if first_end or isinstance(exit, Success) or len(exits) == len(fibers):
-                waiter.resume(from_exit(exit) if first_end or isinstance(exit, Success) else _verdict(exits))
+        def ended(outcome: Exit[Any, Any]) -> None:
+            exits.append(outcome)
+            if first_end or isinstance(outcome, Success) or len(exits) == len(fibers):
+                waiter.resume(from_exit(outcome) if first_end or isinstance(outcome, Success) else
+                _verdict(exits))
 
         _observe(fibers, ended, waiter)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from typing_extensions import TypeAliasType
@@ -68,10 +68,10 @@ class Env:
 
     def get(self, key: Key[T]) -> T:
         """Look a service up; a missing one raises `MissingServiceError`, unless the key has a default."""
-        value = self.get_or(key, _Missing)
+        value: T = self.get_or(key, _Missing)
         if value is _Missing:
             raise MissingServiceError((key_name(key),))
-        return cast(T, value)
+        return value
 
     def get_or(self, key: Key[T], default: T) -> T:
         """Look a service up, or answer its own default, or else `default`."""
@@ -100,12 +100,8 @@ class Env:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Env) and self.services == other.services
 
-    __hash__ = None  # type: ignore[assignment]  # equal by content, and the content may be anything
+    __hash__ = None  # type: ignore[assignment] # pyright: ignore[reportAssignmentType] - unhashable content
 
     def __repr__(self) -> str:
         return f"Env({', '.join(sorted(key_name(key) for key in self.services))})"
 
-
-def missing(keys: Iterable[object]) -> MissingServiceError:
-    """Make the error that names these keys."""
-    return MissingServiceError(tuple(key_name(key) for key in keys))

@@ -27,7 +27,7 @@ class Deferred(Generic[A, E]):
     @staticmethod
     def make() -> Effect[Deferred[Any, Any]]:
         """Make one that nobody has completed."""
-        return Effect.sync(Deferred)
+        return Effect.sync(lambda: Deferred[Any, Any]())
 
     def await_(self) -> Effect[A, E]:
         """Wait for the outcome, and have it."""

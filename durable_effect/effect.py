@@ -1,7 +1,8 @@
 """Effect: work as a value.
 
-An `Effect[A, E, R]` describes work that yields an `A`, may fail with one of the errors in the union `E`, and needs the
-services in the union `R`. It is immutable and may be run many times; nothing happens until it is run.
+An `Effect[A, E, R]` describes work that yields an `A`, may fail with one of the errors in the union `E`, and
+needs the services in the union `R`. It is immutable and may be run many times; nothing happens until it is
+run.
 
 Programs are written as do-blocks:
 
@@ -13,19 +14,20 @@ def greet(user_id: str) -> Do[str, UserNotFound, Need[Users]]:
     return f"hello {user.name}"
 ```
 
-A typed error is raised in the do-block as itself, so `try`, `except`, `finally` and `with` work as ever. An exception
-that user code raises is a defect: it is not in `E`, and only the `*_cause` and `exit` methods see it.
+A typed error is raised in the do-block as itself, so `try`, `except`, `finally` and `with` work as ever. An
+exception that user code raises is a defect: it is not in `E`, and only the `*_cause` and `exit` methods see
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
-from typing import Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, cast, overload
+from typing import Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
 
 from returns.maybe import Maybe
 from returns.maybe import Nothing as MaybeNothing
@@ -33,7 +35,7 @@ from returns.maybe import Some as MaybeSome
 from returns.result import Failure as ResultFailure
 from returns.result import Result
 from returns.result import Success as ResultSuccess
-from typing_extensions import Never, TypeAliasType, TypeVar
+from typing_extensions import TypeAliasType, TypeVar
 
 from durable_effect.context import Env, Key, Need
 from durable_effect.duration import Span, to_timedelta
@@ -89,11 +91,11 @@ class Effect(Generic[A, E, R]):
     never: ClassVar[Always[Never]]
     """The effect that never ends, until it is interrupted. `Effect.never()` is the same."""
 
-    # ---- in do-blocks, in coroutines --------------------------------------------------------------------------
+    # ---- in do-blocks, in coroutines -----------------------------------------------------------------------
 
     def __iter__(self) -> Generator[Op[E, R], Any, A]:
         """Run it inside a do-block: `value = yield from effect`."""
-        return (yield cast("Op[E, R]", (self,)))
+        return cast(A, (yield cast("Op[E, R]", (self,))))
 
     def __await__(self: Effect[A1, Any, Never]) -> Generator[Any, Any, A1]:
         """Run it on the running asyncio loop: `value = await effect`. Errors are raised as by `run_sync`."""
@@ -102,7 +104,7 @@ class Effect(Generic[A, E, R]):
     def __bool__(self) -> NoReturn:
         raise TypeError("an Effect has no truth value: did you forget `yield from`?")
 
-    # ---- making effects ---------------------------------------------------------------------------------------
+    # ---- making effects ------------------------------------------------------------------------------------
 
     @staticmethod
     def succeed(value: A1) -> Effect[A1]:
@@ -121,7 +123,10 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def die(defect: object) -> Effect[Never]:
-        """Fail with a defect: a bug, which no caller is expected to handle. A message becomes a `RuntimeError`."""
+        """Fail with a defect: a bug, which no caller is expected to handle.
+
+        A message becomes a `RuntimeError`.
+        """
         return FailCause(Cause.die(defect if isinstance(defect, BaseException) else RuntimeError(defect)))
 
     @staticmethod
@@ -149,7 +154,8 @@ class Effect(Generic[A, E, R]):
     def attempt(
         thunk: Callable[[], Any], catch: Callable[[Exception], Any] | None = None
     ) -> Effect[Any, Any]:
-        """Call `thunk`, and fail with what `catch` makes of the exception it raises; without it, with the exception.
+        """Call `thunk`, and fail with what `catch` makes of the exception it raises; without it, with the
+        exception.
 
         The new error's `__cause__` is the exception. What `catch` itself raises is a defect.
         """
@@ -176,8 +182,9 @@ class Effect(Generic[A, E, R]):
     ) -> Effect[Any, Any]:
         """Await what `make` answers, in an asyncio task of its own.
 
-        An exception fails with what `catch` makes of it; without `catch` it is a defect. An interruption cancels the
-        task and waits for its end. Effects that are awaited inside see the services and the clock around this one.
+        An exception fails with what `catch` makes of it; without `catch` it is a defect. An interruption
+        cancels the task and waits for its end. Effects that are awaited inside see the services and the clock
+        around this one.
         """
         return FromAsync(make, _redie if catch is None else _refail(catch))
 
@@ -196,7 +203,10 @@ class Effect(Generic[A, E, R]):
         *,
         executor: Executor | None = None,
     ) -> Effect[Any, Any]:
-        """Call something that blocks, on a thread. A thread cannot be stopped: an interruption waits for its end."""
+        """Call something that blocks, on a thread.
+
+        A thread cannot be stopped: an interruption waits for its end.
+        """
 
         def make() -> Awaitable[Any]:
             return asyncio.get_running_loop().run_in_executor(executor, thunk)
@@ -209,8 +219,8 @@ class Effect(Generic[A, E, R]):
     ) -> Effect[A1, E1, R1]:
         """Wait for a callback: `register(resume)` is called, and the effect goes on when `resume(effect)` is.
 
-        `resume` may be called from any thread; only the first call counts. `register` may answer an effect that calls
-        the operation off; it runs when the wait is interrupted.
+        `resume` may be called from any thread; only the first call counts. `register` may answer an effect
+        that calls the operation off; it runs when the wait is interrupted.
         """
         return Callback(register)
 
@@ -234,16 +244,16 @@ class Effect(Generic[A, E, R]):
         return Suspend(lambda: FailWith(error())) if value is None else Succeed(value)
 
     @staticmethod
-    def from_exit(exit: Exit[A1, E1]) -> Effect[A1, E1]:
+    def from_exit(outcome: Exit[A1, E1]) -> Effect[A1, E1]:
         """Make the effect that ends like this."""
-        return from_exit(exit)
+        return from_exit(outcome)
 
     @staticmethod
     def gen(f: Callable[P, Generator[Op[E1, R1], Any, A1]], /) -> Callable[P, Effect[A1, E1, R1]]:
         """Make a function of a do-block: `value = yield from effect`, in functions and in methods.
 
-        Every run starts the block anew. A block without any `yield from`, or with a bare `yield`, is a defect that
-        says so.
+        Every run starts the block anew. A block without any `yield from`, or with a bare `yield`, is a defect
+        that says so.
         """
 
         @wraps(f)
@@ -252,7 +262,7 @@ class Effect(Generic[A, E, R]):
 
         return make
 
-    # ---- services ---------------------------------------------------------------------------------------------
+    # ---- services ------------------------------------------------------------------------------------------
 
     @staticmethod
     def service(key: Key[T]) -> Effect[T, Never, Need[T]]:
@@ -291,7 +301,7 @@ class Effect(Generic[A, E, R]):
         """Go on with what `f` answers for the fiber that runs this."""
         return WithFiber(f)
 
-    # ---- values -----------------------------------------------------------------------------------------------
+    # ---- values --------------------------------------------------------------------------------------------
 
     def map(self, f: Callable[[A], B]) -> Effect[B, E, R]:
         """Change the value."""
@@ -321,9 +331,7 @@ class Effect(Generic[A, E, R]):
         """Run both, one after the other, and answer both values."""
         return FlatMap(self, lambda first: Map(other, lambda second: (first, second)))
 
-    def zip_with(
-        self, other: Effect[A2, E2, R2], f: Callable[[A, A2], B]
-    ) -> Effect[B, E | E2, R | R2]:
+    def zip_with(self, other: Effect[A2, E2, R2], f: Callable[[A, A2], B]) -> Effect[B, E | E2, R | R2]:
         """Run both, one after the other, and combine the values."""
         return FlatMap(self, lambda first: Map(other, lambda second: f(first, second)))
 
@@ -331,7 +339,7 @@ class Effect(Generic[A, E, R]):
         """Run the effect that is the value."""
         return FlatMap(self, _itself)
 
-    # ---- errors -----------------------------------------------------------------------------------------------
+    # ---- errors --------------------------------------------------------------------------------------------
 
     def catch_all(self, f: Callable[[E], Effect[A2, E2, R2]]) -> Effect[A | A2, E2, R | R2]:
         """Go on with an effect made of the typed error. Defects and interruptions pass."""
@@ -404,7 +412,8 @@ class Effect(Generic[A, E, R]):
     def flip(self) -> Effect[E, A, R]:
         """Swap value and error."""
         return CatchAll(
-            FlatMap(Map(self, _Kept), FailWith), lambda e: FailWith(e.value) if type(e) is _Kept else Succeed(e)
+            FlatMap(Map(self, _Kept), FailWith),
+            lambda e: FailWith(e.value) if type(e) is _Kept else Succeed(e),
         )
 
     def ignore(self) -> Effect[None, Never, R]:
@@ -415,7 +424,7 @@ class Effect(Generic[A, E, R]):
         """Answer whether it succeeded."""
         return CatchAll(self.as_(True), lambda _: Succeed(False))
 
-    # ---- finalizers -------------------------------------------------------------------------------------------
+    # ---- finalizers ----------------------------------------------------------------------------------------
 
     def ensuring(self, finalizer: Effect[Any, Never, R2]) -> Effect[A, E, R | R2]:
         """Run `finalizer` whatever happens, without interruption. If it fails too, both causes count."""
@@ -427,13 +436,13 @@ class Effect(Generic[A, E, R]):
 
     def on_error(self, f: Callable[[Cause[E]], Effect[Any, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer only if it failed."""
-        return OnExit(self, lambda exit: f(exit.cause) if isinstance(exit, Failure) else None)
+        return OnExit(self, lambda outcome: f(outcome.cause) if isinstance(outcome, Failure) else None)
 
     def on_interrupt(self, f: Callable[[], Effect[Any, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer only if it was interrupted."""
 
-        def finalizer(exit: Exit[Any, Any]) -> Effect[Any, Any, Any] | None:
-            return f() if isinstance(exit, Failure) and exit.cause.is_interrupted else None
+        def finalizer(outcome: Exit[Any, Any]) -> Effect[Any, Any, Any] | None:
+            return f() if isinstance(outcome, Failure) and outcome.cause.is_interrupted else None
 
         return OnExit(self, finalizer)
 
@@ -491,7 +500,7 @@ class Effect(Generic[A, E, R]):
         """Give the program a scope that closes when it ends."""
         return scoped(self)
 
-    # ---- interruption -----------------------------------------------------------------------------------------
+    # ---- interruption --------------------------------------------------------------------------------------
 
     def uninterruptible(self) -> Effect[A, E, R]:
         """Do not let an interruption strike inside; it strikes at the end."""
@@ -503,10 +512,10 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def uninterruptible_mask(f: Callable[[Restore], Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
-        """Run without interruption, except what `restore` is put around: that is as interruptible as the outside."""
+        """Run without interruption, except for what `f` puts its `restore` around: that is as outside."""
         return WithFiber(lambda fiber: Interruptibility(f(Restore(fiber.interruptible)), interruptible=False))
 
-    # ---- fibers -----------------------------------------------------------------------------------------------
+    # ---- fibers --------------------------------------------------------------------------------------------
 
     def fork(self: Effect[A1, E1, R1]) -> Effect[Fiber[A1, E1], Never, R1]:
         """Start it as a child fiber, which is interrupted when its parent ends."""
@@ -533,7 +542,7 @@ class Effect(Generic[A, E, R]):
         """Run both at once and take the first success; the other is interrupted. Fails only if both fail."""
         return race(self, other)
 
-    # ---- many -------------------------------------------------------------------------------------------------
+    # ---- many ----------------------------------------------------------------------------------------------
 
     @overload
     @staticmethod
@@ -545,7 +554,7 @@ class Effect(Generic[A, E, R]):
     ) -> Effect[tuple[A1, A2]]: ...
     @overload
     @staticmethod
-    def all(
+    def all(  # type: ignore[overload-overlap] # an effect of neither kind is taken by the overload before
         effects: tuple[Effect[A1, Never, R1], Effect[A2, Never, R2]], /, *, concurrency: Concurrency = ...
     ) -> Effect[tuple[A1, A2], Never, R1 | R2]: ...
     @overload
@@ -568,7 +577,7 @@ class Effect(Generic[A, E, R]):
     ) -> Effect[tuple[A1, A2, A3]]: ...
     @overload
     @staticmethod
-    def all(
+    def all(  # type: ignore[overload-overlap] # an effect of neither kind is taken by the overload before
         effects: tuple[Effect[A1, Never, R1], Effect[A2, Never, R2], Effect[A3, Never, R3]],
         /,
         *,
@@ -593,8 +602,44 @@ class Effect(Generic[A, E, R]):
     @overload
     @staticmethod
     def all(
-        effects: tuple[Effect[A1, E1, R1], ...], /, *, concurrency: Concurrency = ...
-    ) -> Effect[tuple[A1, ...], E1, R1]: ...
+        effects: tuple[
+            Effect[A1, Never, Never],
+            Effect[A2, Never, Never],
+            Effect[A3, Never, Never],
+            Effect[A4, Never, Never],
+        ],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+    ) -> Effect[tuple[A1, A2, A3, A4]]: ...
+    @overload
+    @staticmethod
+    def all(  # type: ignore[overload-overlap] # an effect of neither kind is taken by the overload before
+        effects: tuple[
+            Effect[A1, Never, R1], Effect[A2, Never, R2], Effect[A3, Never, R3], Effect[A4, Never, R4]
+        ],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+    ) -> Effect[tuple[A1, A2, A3, A4], Never, R1 | R2 | R3 | R4]: ...
+    @overload
+    @staticmethod
+    def all(
+        effects: tuple[
+            Effect[A1, E1, Never], Effect[A2, E2, Never], Effect[A3, E3, Never], Effect[A4, E4, Never]
+        ],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+    ) -> Effect[tuple[A1, A2, A3, A4], E1 | E2 | E3 | E4]: ...
+    @overload
+    @staticmethod
+    def all(
+        effects: tuple[Effect[A1, E1, R1], Effect[A2, E2, R2], Effect[A3, E3, R3], Effect[A4, E4, R4]],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+    ) -> Effect[tuple[A1, A2, A3, A4], E1 | E2 | E3 | E4, R1 | R2 | R3 | R4]: ...
     @overload
     @staticmethod
     def all(
@@ -603,15 +648,10 @@ class Effect(Generic[A, E, R]):
     @overload
     @staticmethod
     def all(
-        effects: list[Effect[A1, E1, R1]] | Generator[Effect[A1, E1, R1], None, None],
+        effects: list[Effect[A1, E1, R1]] | Iterator[Effect[A1, E1, R1]],
         /,
         *,
         concurrency: Concurrency = ...,
-    ) -> Effect[list[A1], E1, R1]: ...
-    @overload
-    @staticmethod
-    def all(
-        effects: Iterable[Effect[A1, E1, R1]], /, *, concurrency: Concurrency = ...
     ) -> Effect[list[A1], E1, R1]: ...
     @staticmethod
     def all(effects: Any, /, *, concurrency: Concurrency = 1) -> Effect[Any, Any, Any]:
@@ -647,13 +687,14 @@ class Effect(Generic[A, E, R]):
         concurrency: Concurrency = 1,
         discard: bool = False,
     ) -> Effect[Any, Any, Any]:
-        """Run an effect for each item and answer the values in the items' order (or nothing, to `discard` them).
+        """Run an effect for each item and answer the values in the items' order (or nothing, to `discard`
+        them).
 
         One after the other; with `concurrency` so many at once. The first failure interrupts the others.
         """
         return for_each(items, f, concurrency, discard)
 
-    # ---- time -------------------------------------------------------------------------------------------------
+    # ---- time ----------------------------------------------------------------------------------------------
 
     @staticmethod
     def sleep(span: Span) -> Effect[None]:
@@ -682,10 +723,10 @@ class Effect(Generic[A, E, R]):
         return retry(self, schedule)
 
     def repeat(self, schedule: Schedule[A, B]) -> Effect[B, E, R]:
-        """Run it again after a success, as long as the schedule says; then answer the schedule's last output."""
+        """Run it again after a success, as long as the schedule says; answer the schedule's last output."""
         return repeat(self, schedule)
 
-    # ---- logging ----------------------------------------------------------------------------------------------
+    # ---- logging -------------------------------------------------------------------------------------------
 
     @staticmethod
     def log_debug(message: object, *values: object, **fields: object) -> Effect[None]:
@@ -696,8 +737,8 @@ class Effect(Generic[A, E, R]):
     def log_info(message: object, *values: object, **fields: object) -> Effect[None]:
         """Log to the `Logger` service: by default the stdlib logger `durable_effect`.
 
-        `values` are put behind the message, an exception among them becomes `exc_info`; `fields` and the annotations
-        around are attributes of the log record.
+        `values` are put behind the message, an exception among them becomes `exc_info`; `fields` and the
+        annotations around are attributes of the log record.
         """
         return log(logging.INFO, message, values, fields)
 
@@ -716,10 +757,13 @@ class Effect(Generic[A, E, R]):
         return annotate_logs(self, fields)
 
     def with_span(self, name: str, **fields: object) -> Effect[A, E, R]:
-        """Name this part of the work: log lines inside carry `span` and the fields, and its end is logged at DEBUG."""
+        """Name this part of the work.
+
+        Log lines inside carry `span` and the fields; the end is logged at DEBUG.
+        """
         return with_span(self, name, fields)
 
-    # ---- applying functions -----------------------------------------------------------------------------------
+    # ---- applying functions --------------------------------------------------------------------------------
 
     @overload
     def pipe(self, ab: Callable[[Effect[A, E, R]], B], /) -> B: ...
@@ -755,10 +799,13 @@ class Effect(Generic[A, E, R]):
             out = f(out)
         return out
 
-    # ---- running ----------------------------------------------------------------------------------------------
+    # ---- running -------------------------------------------------------------------------------------------
 
     def run(self: Effect[A1, Any, Never]) -> A1:
-        """Run it on a new asyncio loop, as `asyncio.run` does a coroutine. Errors are raised as by `run_sync`."""
+        """Run it on a new asyncio loop, as `asyncio.run` does a coroutine.
+
+        Errors are raised as by `run_sync`.
+        """
         return asyncio.run(run_main(self)).get()
 
     def run_sync(self: Effect[A1, Any, Never]) -> A1:
@@ -836,7 +883,8 @@ def _all_die(cause: Cause[Any]) -> Cause:
     return Cause(Die(as_exception(r.error)) if isinstance(r, Fail) else r for r in cause.reasons)
 
 
-# An operation is an effect, so the modules of operations need the class above; it needs them only when it is used.
+# An operation is an effect, so the modules of operations need the class above; it needs them only when it is
+# used.
 from durable_effect.exit import Die, Fail, as_exception  # noqa: E402
 from durable_effect.ops import (  # noqa: E402
     NEVER,

@@ -1,8 +1,8 @@
 """Taking exactly one error out of `E`, or one service out of `R`: functions that are applied to an effect.
 
-`effect.pipe(catch(NotFound, handler))` and `effect | catch(NotFound, handler)` are the same. They cannot be methods: the
-checkers would solve the union before they look at the member that goes. For the same reason every signature says first
-what happens when nothing remains.
+`effect.pipe(catch(NotFound, handler))` and `effect | catch(NotFound, handler)` are the same. They cannot be
+methods: the checkers would solve the union before they look at the member that goes. For the same reason
+every signature says first what happens when nothing remains.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def catch(error: Any, handler: Callable[[Any], AnyEffect], /) -> Catch[Any, Any,
 
 
 @final
-class on(Generic[E1]):  # noqa: N801 - reads as a word: `effect | on(NotFound)(lambda error: ...)`
+class on(Generic[E1]):
     """The same as `catch`, in two steps: the error's type is known before a lambda is looked at."""
 
     __slots__ = ("_error",)
@@ -91,7 +91,7 @@ class on(Generic[E1]):  # noqa: N801 - reads as a word: `effect | on(NotFound)(l
 
 
 @final
-class provide(Generic[Out, E3, R3]):  # noqa: N801 - reads as a word: `effect | provide(layer)`
+class provide(Generic[Out, E3, R3]):
     """Give an effect, or another layer, what this layer provides: `effect | provide(layer)`."""
 
     __slots__ = ("_layer",)
@@ -109,8 +109,11 @@ class provide(Generic[Out, E3, R3]):  # noqa: N801 - reads as a word: `effect | 
     def __call__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __call__(self, target: Any, /) -> Any:
         """Apply the layer."""
+        return self._apply(target)
+
+    def _apply(self, target: Any) -> Any:
         if isinstance(target, Layer):
-            return provide_to_layer(target, self._layer)  # pyright: ignore[reportUnknownArgumentType]
+            return provide_to_layer(target, self._layer)  # pyright: ignore[reportUnknownArgumentType] - any layer
         return provide_layer(target, self._layer)
 
     @overload
@@ -122,7 +125,7 @@ class provide(Generic[Out, E3, R3]):  # noqa: N801 - reads as a word: `effect | 
     @overload
     def __ror__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __ror__(self, target: Any, /) -> Any:
-        return self(target)
+        return self._apply(target)
 
 
 def provide_service(key: Key[T], service: T, /) -> provide[Need[T], Never, Never]:

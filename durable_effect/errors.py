@@ -1,7 +1,8 @@
 """Errors: what a program expects to go wrong, as values; and the few exceptions the runtime itself knows.
 
-A *typed error* is a value in `E`: `Effect.fail(UserNotFound("u1"))`. A *defect* is an exception that somebody raised:
-a bug, or something nobody promised to handle. An *interruption* is neither: the work was no longer wanted.
+A *typed error* is a value in `E`: `Effect.fail(UserNotFound("u1"))`. A *defect* is an exception that somebody
+raised: a bug, or something nobody promised to handle. An *interruption* is neither: the work was no longer
+wanted.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ class TypedError(Exception):
         user_id: str
     ```
 
-    Two errors of one class with equal fields are equal. The message lists the fields, unless the class defines
-    `__str__` or has a `message` of its own. Instances can be raised, chained, copied and pickled.
+    Two errors of one class with equal fields are equal. The message lists the fields, unless the class
+    defines `__str__` or has a `message` of its own. Instances can be raised, chained, copied and pickled.
     """
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if type(self) is not type(other):
+        if not isinstance(other, TypedError) or type(self) is not type(other):
             return NotImplemented
         return _contents(self) == _contents(other)
 
@@ -44,29 +45,37 @@ class TypedError(Exception):
             return message
         if not attrs.has(type(self)):
             return super().__str__()
-        return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in attrs.fields(type(self)))
+        return _shown(self)
 
     def __repr__(self) -> str:
         if not attrs.has(type(self)):
             return super().__repr__()
-        shown = [field for field in attrs.fields(type(self)) if field.repr]
-        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+        return f"{type(self).__name__}({_shown(self)})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if not attrs.has(type(self)):
             return super().__reduce__()
-        values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return _rebuild, (type(self), values)
+        return _rebuild, (type(self), {field.name: getattr(self, field.name) for field in _fields(self)})
+
+
+def _fields(error: TypedError) -> tuple[attrs.Attribute[Any], ...]:
+    cls: Any = type(error)
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
+    return fields
+
+
+def _shown(error: TypedError) -> str:
+    return ", ".join(f"{f.name}={getattr(error, f.name)!r}" for f in _fields(error) if f.repr)
 
 
 def _contents(error: TypedError) -> tuple[object, ...]:
     if attrs.has(type(error)):
-        return tuple(getattr(error, field.name) for field in attrs.fields(type(error)) if field.eq)
+        return tuple(getattr(error, field.name) for field in _fields(error) if field.eq)
     return error.args
 
 
 def _rebuild(cls: type[TypedError], values: dict[str, object]) -> TypedError:
-    """Fill the fields without running the constructor: private names, keyword-only and computed fields survive."""
+    """Fill the fields without the constructor: private, keyword-only and computed fields survive."""
     error = cls.__new__(cls)
     for name, value in values.items():
         object.__setattr__(error, name, value)
@@ -90,7 +99,7 @@ class MissingServiceError(TypedError):
     @property
     def message(self) -> str:
         """Say which services are missing and how to provide them."""
-        return f"no {', '.join(self.keys)} provided: add it with provide(layer) or provide_service(key, value)"
+        return f"no {', '.join(self.keys)} provided: use provide(layer) or provide_service(key, value)"
 
 
 @attrs.frozen(repr=False)
@@ -113,7 +122,7 @@ class DeadlockError(RuntimeError):
     """Nothing can happen any more: no fiber is ready, nobody sleeps, and the program is not done."""
 
 
-class EffectFailure(Exception):  # noqa: N818 - it is the vehicle of a failure, not an error of its own
+class EffectFailure(Exception):
     """Carries a failure whose error is no exception to a place that can only raise; `.error` is the error."""
 
     def __init__(self, error: object) -> None:
@@ -124,8 +133,8 @@ class EffectFailure(Exception):  # noqa: N818 - it is the vehicle of a failure, 
 class Interrupted(BaseException):
     """Raised in a do-block, and at the edge, when the work was interrupted.
 
-    Like `asyncio.CancelledError` it is no `Exception`: `except Exception` lets it pass. `finally` blocks run, with the
-    effects in them; catching it does not stop a real interruption.
+    Like `asyncio.CancelledError` it is no `Exception`: `except Exception` lets it pass. `finally` blocks run,
+    with the effects in them; catching it does not stop a real interruption.
     """
 
     __slots__ = ("cause",)

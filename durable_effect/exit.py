@@ -1,20 +1,21 @@
 """Exit and Cause: how a program ended, and why.
 
-An `Exit` is `Success(value)` or `Failure(cause)`. A `Cause` is a flat, ordered tuple of reasons: `Fail(error)` for a typed
-error, `Die(defect)` for a raised exception, `Interrupt(fiber_id)` for work that was called off.
+An `Exit` is `Success(value)` or `Failure(cause)`. A `Cause` is a flat, ordered tuple of reasons:
+`Fail(error)` for a typed error, `Die(defect)` for a raised exception, `Interrupt(fiber_id)` for work that was
+called off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, final
+from typing import Any, Generic, Literal, Never, cast, final
 
 import attrs
 from returns.maybe import Maybe, Nothing, Some
 from returns.result import Failure as ResultFailure
 from returns.result import Result
 from returns.result import Success as ResultSuccess
-from typing_extensions import Never, TypeAliasType, TypeVar
+from typing_extensions import TypeAliasType, TypeVar
 
 from durable_effect.errors import Defect, EffectFailure, Interrupted
 
@@ -109,13 +110,13 @@ class Cause(Generic[E]):
         return Cause(Fail(f(r.error)) if isinstance(r, Fail) else r for r in self.reasons)
 
     def recoverable(self) -> tuple[E, ...]:
-        """Answer the first typed error as a tuple of one; empty when there is none, or when a defect bars the way."""
+        """Answer the first typed error in a tuple; empty when there is none, or a defect bars the way."""
         if any(isinstance(reason, Die) for reason in self.reasons):
             return ()
         return self.failures[:1]
 
     def error(self) -> E | Defect | None:
-        """Answer what a handler wants to see: the typed error, or `Defect(exception)`; None when only interrupted."""
+        """Answer the typed error, or `Defect(exception)`; None when it was only interrupted."""
         for failure in self.recoverable():
             return failure
         for defect in self.defects:
@@ -123,7 +124,7 @@ class Cause(Generic[E]):
         return None
 
     def squash(self) -> BaseException:
-        """Answer the one exception to raise for all of it: the first error, else the first defect, else `Interrupted`."""
+        """Answer the exception to raise for it: the first error, else the first defect, or `Interrupted`."""
         for failure in self.failures:
             return as_exception(failure)
         for defect in self.defects:
@@ -137,7 +138,7 @@ class Cause(Generic[E]):
         return hash(self.reasons)
 
     def __repr__(self) -> str:
-        return f"Cause({', '.join(map(repr, self.reasons))})"
+        return f"Cause({', '.join(repr(reason) for reason in self.reasons)})"
 
 
 def as_exception(error: object) -> BaseException:
@@ -181,7 +182,7 @@ class Success(Generic[A]):
         return Some(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Success) and bool(self.value == other.value)  # pyright: ignore[reportUnknownMemberType]
+        return isinstance(other, Success) and bool(self.value == cast("Success[object]", other).value)
 
     def __hash__(self) -> int:
         return hash((Success, self.value))

@@ -43,8 +43,8 @@ Build = Callable[["Memo", Scope], Effect[Env, Any, Any]]
 class Layer(Generic[Out, E, R]):
     """How to build the services in `Out`, which may fail with `E` and needs the services in `R`.
 
-    A layer that occurs several times in what is built together is built once. What it acquires with `Need[Scope]` is
-    released when the build's scope closes, in reverse order.
+    A layer that occurs several times in what is built together is built once. What it acquires with
+    `Need[Scope]` is released when the build's scope closes, in reverse order.
     """
 
     __slots__ = ("_build", "constant")
@@ -169,7 +169,10 @@ class Layer(Generic[Out, E, R]):
 
 
 class Memo:
-    """What one build has built so far, by layer. A layer is released when the last scope that used it closes."""
+    """What one build has built so far, by layer.
+
+    A layer is released when the last scope that used it closes.
+    """
 
     __slots__ = ("_built",)
 
@@ -177,14 +180,14 @@ class Memo:
         self._built: dict[Build, _Built] = {}
 
     def get(self, layer: Layer[Any, Any, Any], scope: Scope) -> Effect[Env, Any, Any]:
-        """Build the layer's services for `scope`, in a scope of their own that is closed at once if that fails."""
+        """Build the layer's services for `scope`; what was acquired is released at once if that fails."""
         if layer.constant is not None:
             return Succeed(layer.constant)
 
         def build(own: Scope) -> AnyEffect:
             return OnExit(
                 layer.run_build(self, own),
-                lambda exit: own.close(exit) if isinstance(exit, Failure) else None,
+                lambda outcome: own.close(outcome) if isinstance(outcome, Failure) else None,
             )
 
         return FlatMap(scope.fork(), build)
@@ -198,19 +201,19 @@ class Memo:
         if built is None:
             own = Scope()
             env = yield from OnExit(
-                build(self, own), lambda exit: own.close(exit) if isinstance(exit, Failure) else None
+                build(self, own), lambda outcome: own.close(outcome) if isinstance(outcome, Failure) else None
             )
             built = self._built[build] = _Built(env, own)
         built.users += 1
-        scope.attach(lambda exit: self._release(build, built, exit))
+        scope.attach(lambda outcome: self._release(build, built, outcome))
         return built.env
 
-    def _release(self, build: Build, built: _Built, exit: Exit[Any, Any]) -> AnyEffect:
+    def _release(self, build: Build, built: _Built, outcome: Exit[Any, Any]) -> AnyEffect:
         built.users -= 1
         if built.users:
             return VOID
         del self._built[build]
-        return built.scope.close(exit)
+        return built.scope.close(outcome)
 
 
 class _Built:

@@ -22,8 +22,8 @@ def _no_annotations() -> Mapping[str, object]:
 class Logger:
     """Where log lines go. A service that always exists: it adds nothing to `R`.
 
-    `level` is the least level that is written (the stdlib logger's own level counts too); `annotations` become
-    attributes of every log record.
+    `level` is the least level that is written (the stdlib logger's own level counts too); `annotations`
+    become attributes of every log record.
     """
 
     logger: logging.Logger = attrs.field(factory=lambda: logging.getLogger("durable_effect"))
@@ -74,8 +74,8 @@ def annotate_logs(effect: AnyEffect, fields: Mapping[str, object]) -> AnyEffect:
 def with_span(effect: AnyEffect, name: str, fields: Mapping[str, object]) -> AnyEffect:
     """Run with the span's name as an annotation, and log its end."""
 
-    def end(exit: Exit[Any, Any]) -> AnyEffect:
-        how = "ended" if isinstance(exit, Success) else "failed"
+    def end(outcome: Exit[Any, Any]) -> AnyEffect:
+        how = "ended" if isinstance(outcome, Success) else "failed"
         return log(logging.DEBUG, f"span {name} {how}", (), {})
 
     return annotate_logs(OnExit(effect, end), {"span": name, **fields})

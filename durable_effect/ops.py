@@ -8,8 +8,8 @@ fiber's stack as a *frame*, until what it waits for has ended. So a class here m
 - `on_value(fiber, value)`: as a frame, what happens after a success; answers the next effect;
 - `on_cause(fiber, cause)`: as a frame, what happens after a failure; answers the next effect.
 
-The hottest ones (`Succeed`, `Sync`, `FlatMap`, `Map`, `CatchAll`, `Gen`, `FailWith`) have no `step`: the interpreter's loop
-knows them by their type.
+The hottest ones (`Succeed`, `Sync`, `FlatMap`, `Map`, `CatchAll`, `Gen`, `FailWith`) have no `step`: the
+interpreter's loop knows them by their type.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from types import FrameType, GeneratorType
+from typing import TYPE_CHECKING, Any, cast
 
 from durable_effect.context import Env
 from durable_effect.effect import Always, Effect
@@ -38,7 +38,7 @@ NATIVE_DEPTH = 32
 """How deep do-blocks call each other as plain generators; deeper ones live on the fiber's own stack."""
 
 
-# ---- leaves -------------------------------------------------------------------------------------------------
+# ---- leaves ------------------------------------------------------------------------------------------------
 
 
 class Succeed(AnyEffect):
@@ -55,7 +55,7 @@ class Succeed(AnyEffect):
 
 
 class Constant(Always[Any, Any, Any]):
-    """A value that also answers itself when called, so that `Effect.void` and `Effect.void()` are the same."""
+    """A value that also answers itself when called: `Effect.void` and `Effect.void()` are the same."""
 
     __slots__ = ("value",)
 
@@ -102,7 +102,8 @@ class FailWith(AnyEffect):
 
     def __init__(self, error: Any) -> None:
         self.error = error
-        # Raising adds to an exception's traceback; every run of this effect starts again from what it was here.
+        # Raising adds to an exception's traceback; every run of this effect starts again from what it was
+        # here.
         self.traceback = getattr(error, "__traceback__", None)
 
 
@@ -114,7 +115,7 @@ class FailCause(AnyEffect):
     def __init__(self, cause: Cause[Any]) -> None:
         self.cause = cause
 
-    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect | None:
+    def step(self, fiber: Fiber[Any, Any]) -> Any:
         return fiber.unwind(self.cause)
 
 
@@ -151,7 +152,7 @@ class WithFiber(AnyEffect):
         return self.f(fiber)
 
 
-# ---- sequences ----------------------------------------------------------------------------------------------
+# ---- sequences ---------------------------------------------------------------------------------------------
 
 
 class Map(AnyEffect):
@@ -211,9 +212,9 @@ class Gen(AnyEffect):
         return self.start()
 
     def start(self) -> Steps:
-        block = self.fn(*self.args, **self.kwargs)
+        block: Any = self.fn(*self.args, **self.kwargs)
         if type(block) is GeneratorType:
-            return block
+            return cast("Steps", block)
         raise TypeError(no_generator(self.fn, block))
 
 
@@ -223,9 +224,12 @@ def bounce(effect: AnyEffect) -> Steps:
 
 
 def native_depth() -> int:
-    """Count the do-blocks that run inside each other right now. The counter in the fiber only ever overestimates."""
+    """Count the do-blocks that run inside each other right now.
+
+    The counter in the fiber only ever overestimates.
+    """
     depth = 0
-    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     while frame is not None and frame.f_code is not LOOP[0] and depth <= NATIVE_DEPTH:
         depth += 1
         frame = frame.f_back
@@ -275,7 +279,7 @@ class Forever(AnyEffect):
         return FailCause(cause)
 
 
-# ---- failures -----------------------------------------------------------------------------------------------
+# ---- failures ----------------------------------------------------------------------------------------------
 
 
 class CatchAll(AnyEffect):
@@ -340,7 +344,7 @@ class MapError(AnyEffect):
         return FailCause(cause.map(self.f))
 
 
-# ---- finalizers, interruption and services: operations that change the fiber and put it back ------------------
+# ---- finalizers, interruption and services: operations that change the fiber and put it back ---------------
 
 
 class OnExit(AnyEffect):
@@ -408,17 +412,17 @@ class AfterFinalizer:
 class Interruptibility(AnyEffect):
     """A region that can, or cannot, be interrupted."""
 
-    __slots__ = ("first", "interruptible")
+    __slots__ = ("allowed", "first")
 
     def __init__(self, first: AnyEffect, interruptible: bool) -> None:
         self.first = first
-        self.interruptible = interruptible
+        self.allowed = interruptible
 
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
-        if fiber.interruptible is self.interruptible:
+        if fiber.interruptible is self.allowed:
             return self.first
         fiber.stack.append(RestoreInterruptible(fiber.interruptible))
-        fiber.interruptible = self.interruptible
+        fiber.interruptible = self.allowed
         return fiber.strike_or(self.first)
 
 
@@ -440,7 +444,7 @@ class RestoreInterruptible:
 
 
 class Unwinding(RestoreInterruptible):
-    """Frame under a do-block that an interruption ends: whatever the do-block does, the interruption goes on."""
+    """Frame under a do-block that an interruption ends: it goes on, whatever the do-block does."""
 
     __slots__ = ("cause",)
 
@@ -490,11 +494,14 @@ class RestoreEnv:
         return FailCause(cause)
 
 
-# ---- waiting ------------------------------------------------------------------------------------------------
+# ---- waiting -----------------------------------------------------------------------------------------------
 
 
 class Wait(AnyEffect):
-    """Suspend until `waiter.resume(effect)`. `register` answers how to undo the registration on interruption."""
+    """Suspend until `waiter.resume(effect)`.
+
+    `register` answers how to undo the registration on interruption.
+    """
 
     __slots__ = ("register",)
 
@@ -506,7 +513,10 @@ class Wait(AnyEffect):
 
 
 class Callback(AnyEffect):
-    """Suspend until foreign code, on whatever thread, calls back. `register` answers an effect that calls it off."""
+    """Suspend until foreign code, on whatever thread, calls back.
+
+    `register` answers an effect that calls it off.
+    """
 
     __slots__ = ("register",)
 

@@ -29,7 +29,7 @@ class Random:
     @staticmethod
     def seeded(seed: int) -> Random:
         """Make dice that roll the same for the same seed."""
-        return Random(random.Random(seed))
+        return Random(random.Random(seed))  # noqa: S311 - not for secrets
 
     @staticmethod
     def random() -> Effect[float]:
@@ -57,7 +57,7 @@ class Random:
         return Clock.now().flat_map(lambda now: _roll(lambda source: _uuid7(now, source)))
 
 
-DEFAULT_RANDOM = Random(random.Random())
+DEFAULT_RANDOM = Random(random.Random())  # noqa: S311 - not for secrets
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=DEFAULT_RANDOM.source.seed)
 

@@ -1,13 +1,13 @@
 """The one interpreter of effects: a fiber is a program being run, a runtime is what its fibers share.
 
-A fiber has a stack of frames (see `ops`): operations that wait for what they started, and the generators of do-blocks.
-`Fiber.advance` is the loop: take the current effect; a leaf has a value, everything else pushes a frame and names the
-next effect; a value is delivered to the frame on top; a failure pops frames until one of them wants it. The stack
-is a list, so programs may nest as deep as memory allows.
+A fiber has a stack of frames (see `ops`): operations that wait for what they started, and the generators of
+do-blocks. `Fiber.advance` is the loop: take the current effect; a leaf has a value, everything else pushes a
+frame and names the next effect; a value is delivered to the frame on top; a failure pops frames until one of
+them wants it. The stack is a list, so programs may nest as deep as memory allows.
 
-A fiber runs until it is done, is suspended, or has used up its fuel. Whatever resumes a fiber puts it into the
-runtime's queue, never into the caller's own stack. The queue is worked off by `Runtime.flush`: called by the asyncio
-loop, by `run_sync`, or by a test that holds the clock.
+A fiber runs until it is done, is suspended, or has used up its fuel. Whatever resumes a fiber puts it into
+the runtime's queue, never into the caller's own stack. The queue is worked off by `Runtime.flush`: called by
+the asyncio loop, by `run_sync`, or by a test that holds the clock.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ SLICES = 256
 
 EMPTY = Env()
 _next_id = count(1).__next__
+_type_of: Callable[[Any], Any] = type
 
 
 class Waiter:
@@ -118,14 +119,14 @@ class Fiber(Generic[A, E]):
         self.on_interrupt: Callable[[], object] | None = None
         self.parent: Fiber[Any, Any] | None = None
         self.children: set[Fiber[Any, Any]] | None = None
-        self.exit: Exit[Any, Any] | None = None
+        self.exit: Exit[A, E] | None = None
         self.observers: list[Callable[[Exit[Any, Any]], object]] | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.exit is None else repr(self.exit)
         return f"<Fiber {self.id} {state}>"
 
-    # ---- what programs do with a fiber ----------------------------------------------------------------------
+    # ---- what programs do with a fiber ---------------------------------------------------------------------
 
     def join(self) -> Effect[A, E]:
         """Wait for the fiber and end as it ends."""
@@ -155,8 +156,8 @@ class Fiber(Generic[A, E]):
 
     def _watch(self, then: Callable[[Exit[Any, Any]], AnyEffect]) -> AnyEffect:
         def register(waiter: Waiter) -> Callable[[], object]:
-            def ended(exit: Exit[Any, Any]) -> None:
-                waiter.resume(then(exit))
+            def ended(outcome: Exit[Any, Any]) -> None:
+                waiter.resume(then(outcome))
 
             self.observe(ended)
             return lambda: self.forget(ended)
@@ -173,7 +174,7 @@ class Fiber(Generic[A, E]):
         self.request_interrupt(me.id)
         return me.strike_or(VOID) if self is me else VOID
 
-    # ---- watching and interrupting from outside of programs ---------------------------------------------------
+    # ---- watching and interrupting from outside of programs ------------------------------------------------
 
     def observe(self, ended: Callable[[Exit[Any, Any]], object]) -> None:
         """Call `ended` with the exit when the fiber ends, or now if it has."""
@@ -208,11 +209,11 @@ class Fiber(Generic[A, E]):
             self.waiter = None
             self.runtime.enqueue(self)
 
-    # ---- what operations do with the fiber that runs them -----------------------------------------------------
+    # ---- what operations do with the fiber that runs them --------------------------------------------------
 
     @property
     def striking(self) -> bool:
-        """Whether an interruption is on its way through the stack: then nothing recovers, only finalizers run."""
+        """Whether an interruption is on its way through the stack: nothing recovers, only finalizers run."""
         return self.interrupting is not None and self.interruptible
 
     def strike_or(self, effect: AnyEffect) -> AnyEffect:
@@ -222,7 +223,7 @@ class Fiber(Generic[A, E]):
         return effect
 
     def skip_recovery(self, cause: Cause[Any]) -> Cause[Any]:
-        """Answer what remains of a cause when the interruption passes a handler: its typed errors are lost."""
+        """Answer what remains of a cause when an interruption passes a handler: no typed errors."""
         rest = Cause(reason for reason in cause.reasons if not isinstance(reason, Fail))
         return rest.combine(cast("Cause", self.interrupting))
 
@@ -238,12 +239,12 @@ class Fiber(Generic[A, E]):
             self.children = set()
         self.children.add(child)
 
-    # ---- the interpreter ----------------------------------------------------------------------------------------
+    # ---- the interpreter -----------------------------------------------------------------------------------
 
-    def advance(self) -> bool:
+    def advance(self, typeof: Callable[[Any], Any] = type) -> bool:
         """Run until done, suspended or out of fuel; answer whether it was the fuel."""
         self.on_interrupt = None
-        cur = self.next
+        cur: Any = self.next
         self.next = None
         stack = self.stack
         fuel = FUEL
@@ -251,7 +252,7 @@ class Fiber(Generic[A, E]):
             try:
                 while True:
                     # Begin `cur`: either it has a value at once, or it names the next effect.
-                    kind = type(cur)
+                    kind = typeof(cur)
                     if kind is Succeed:
                         value = cur.value
                     elif kind is Sync:
@@ -280,7 +281,7 @@ class Fiber(Generic[A, E]):
                     # Deliver the value to the frame on top, until one of them names the next effect.
                     while stack:
                         frame = stack[-1]
-                        kind = type(frame)
+                        kind = typeof(frame)
                         if kind is GeneratorType:
                             try:
                                 item = frame.send(value)
@@ -289,7 +290,7 @@ class Fiber(Generic[A, E]):
                                 stack.pop()
                                 self.depth = stack.pop()
                                 continue
-                            cur = item[0] if type(item) is tuple else self._bare_yield(item)
+                            cur = item[0] if typeof(item) is tuple else self._bare_yield(item)
                             break
                         stack.pop()
                         if kind is FlatMap:
@@ -311,19 +312,19 @@ class Fiber(Generic[A, E]):
                         self.runtime.ready.append(self)
                         return True
             except BaseException as raised:
-                cur = FailCause(self._raised(raised, cur))
+                cur = self._raised(raised, cur)
 
     def _suspended(self) -> bool:
         if self.exit is None and self.interrupting is not None and self.interruptible:
             self._strike()
         return False
 
-    def _fail(self, failing: FailWith) -> AnyEffect | None:
+    def _fail(self, failing: FailWith) -> Any:
         """Find the handler of a typed error; the cause is only made when a frame needs one."""
         stack = self.stack
         error = failing.error
         while stack:
-            kind = type(stack[-1])
+            kind = _type_of(stack[-1])
             if kind is CatchAll and self.interrupting is None:
                 return cast("AnyEffect", stack.pop().f(error))
             if kind is not FlatMap and kind is not Map:
@@ -333,12 +334,12 @@ class Fiber(Generic[A, E]):
             error.with_traceback(failing.traceback)
         return self.unwind(Cause.fail(error))
 
-    def unwind(self, cause: Cause[Any]) -> AnyEffect | None:
+    def unwind(self, cause: Cause[Any]) -> Any:
         """Pop frames until one of them goes on after this failure; None when the fiber has ended."""
         stack = self.stack
         while stack:
             frame = stack[-1]
-            kind = type(frame)
+            kind = _type_of(frame)
             if kind is GeneratorType:
                 return self._throw(frame, cause)
             stack.pop()
@@ -357,7 +358,8 @@ class Fiber(Generic[A, E]):
     def _throw(self, block: Generator[Any, Any, Any], cause: Cause[Any]) -> AnyEffect:
         """Raise the failure inside a do-block, so that its `except` and `finally` see it."""
         if self.striking:
-            # Whatever the do-block does now, in its `finally`, is not interrupted again; then the unwinding goes on.
+            # Whatever the do-block does now, in its `finally`, is not interrupted again; then the unwinding
+            # goes on.
             self.interruptible = False
             self.stack.insert(-2, Unwinding(cause))
             thrown: BaseException = Interrupted(cause)
@@ -371,36 +373,36 @@ class Fiber(Generic[A, E]):
         except BaseException as raised:
             self._pop_block()
             return FailCause(_cause_of(raised))
-        return cast("AnyEffect", item[0] if type(item) is tuple else self._bare_yield(item))
+        return cast("AnyEffect", item[0] if _type_of(item) is tuple else self._bare_yield(item))
 
     def _pop_block(self) -> None:
         self.stack.pop()
         self.depth = self.stack.pop()
 
-    def _raised(self, raised: BaseException, cur: object) -> Cause[Any]:
+    def _raised(self, raised: BaseException, cur: object) -> Any:
         """Make the cause of what user code raised; a do-block that raised has ended and leaves the stack."""
         self.waiter = None
         stack = self.stack
         if stack and type(stack[-1]) is GeneratorType and stack[-1].gi_frame is None:
             self._pop_block()
-            return _cause_of(raised)
+            return FailCause(_cause_of(raised))
         if not isinstance(cur, Effect):
-            return Cause.die(TypeError(ops.not_an_effect(cur)))
-        return Cause.die(raised)
+            return FailCause(Cause.die(TypeError(ops.not_an_effect(cur))))
+        return FailCause(Cause.die(raised))
 
-    def _bare_yield(self, item: object) -> AnyEffect:
+    def _bare_yield(self, item: object) -> Any:
         return FailCause(Cause.die(TypeError(ops.bare_yield(item))))
 
-    def _finish(self, exit: Exit[Any, Any]) -> AnyEffect | None:
+    def _finish(self, outcome: Exit[Any, Any]) -> Any:
         """End; but first the children."""
         if self.children:
             children, self.children = self.children, None
-            self.stack.append(AfterFinalizer(exit, interruptible=False))
+            self.stack.append(AfterFinalizer(outcome, interruptible=False))
             self.interruptible = False
             return interrupt_all(children)
-        if self.interrupting is not None and type(exit) is Failure:
-            exit = Failure(cast("Cause[Any]", exit.cause).combine(self.interrupting))
-        self.exit = exit
+        if self.interrupting is not None and type(outcome) is Failure:
+            outcome = Failure(outcome.cause.combine(self.interrupting))
+        self.exit = outcome
         if self.parent is not None:
             if self.parent.children is not None:
                 self.parent.children.discard(self)
@@ -409,21 +411,21 @@ class Fiber(Generic[A, E]):
             self.runtime.roots.discard(self)
         observers, self.observers = self.observers, None
         for ended in observers or ():
-            ended(exit)
+            ended(outcome)
         return None
 
 
-ops.LOOP[0] = Fiber.advance.__code__
+ops.LOOP[0] = Fiber[Any, Any].advance.__code__
 
 
 def _nothing(_: object) -> None:
     return None
 
 
-# ---- exceptions and causes ------------------------------------------------------------------------------------
+# ---- exceptions and causes ---------------------------------------------------------------------------------
 
-# A failure that was thrown into a do-block and comes out again is still that failure, not a defect. So a thrown
-# exception is marked: True when it is the typed error itself, else with the cause that it stands for.
+# A failure that was thrown into a do-block and comes out again is still that failure, not a defect. So a
+# thrown exception is marked: True when it is the typed error itself, else with the cause that it stands for.
 _MARK = "__effect_cause__"
 
 
@@ -450,16 +452,16 @@ def _cause_of(raised: BaseException) -> Cause[Any]:
     return mark or Cause.die(raised)
 
 
-def from_exit(exit: Exit[A1, E1]) -> Effect[A1, E1]:
+def from_exit(outcome: Exit[A1, E1]) -> Effect[A1, E1]:
     """Make the effect that ends like this."""
-    match exit:
+    match outcome:
         case Success(value):
             return Succeed(value)
         case Failure(cause):
             return FailCause(cause)
 
 
-# ---- forks ------------------------------------------------------------------------------------------------------
+# ---- forks -------------------------------------------------------------------------------------------------
 
 
 class Fork(AnyEffect):
@@ -499,11 +501,14 @@ def _await_each(fibers: list[Fiber[Any, Any]]) -> Generator[Any, Any, None]:
         yield from fiber.await_()
 
 
-# ---- the runtime ----------------------------------------------------------------------------------------------
+# ---- the runtime -------------------------------------------------------------------------------------------
 
 
 class Runtime:
-    """The queue of ready fibers, and the asyncio loop that drives it. Without a loop only `run_ready` drives it."""
+    """The queue of ready fibers, and the asyncio loop that drives it.
+
+    Without a loop only `run_ready` drives it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop
@@ -582,7 +587,7 @@ class Runtime:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing will happen without a clock or the outside world: no fiber is ready, no asyncio work runs."""
+        """Whether nothing goes on without a clock: no fiber is ready, no asyncio work is under way."""
         return not self.ready and all(operation.nested for operation in self.operations)
 
     def _wake_idle(self) -> bool:
@@ -592,14 +597,14 @@ class Runtime:
         return bool(self.ready) or self._wake_idle()
 
 
-# ---- asyncio work inside of effects --------------------------------------------------------------------------
+# ---- asyncio work inside of effects ------------------------------------------------------------------------
 
 
 class Operation:
     """An awaitable that an effect waits for, in an asyncio task of its own.
 
-    `nested` counts the effects that are awaited inside of it and have not ended: while there are any, it waits for
-    fibers and not for the outside world.
+    `nested` counts the effects that are awaited inside of it and have not ended: while there are any, it
+    waits for fibers and not for the outside world.
     """
 
     __slots__ = ("env", "nested", "runtime")
@@ -619,11 +624,11 @@ SURROUNDING: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
 class FromAsync(AnyEffect):
     """Run an awaitable in a task; an interruption cancels the task and waits for its end."""
 
-    __slots__ = ("make", "on_error")
+    __slots__ = ("make", "recover")
 
-    def __init__(self, make: Callable[[], Awaitable[Any]], on_error: Callable[[Exception], AnyEffect]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[Any]], recover: Callable[[Exception], AnyEffect]) -> None:
         self.make = make
-        self.on_error = on_error
+        self.recover = recover
 
     def step(self, fiber: Fiber[Any, Any]) -> None:
         runtime = fiber.runtime
@@ -654,20 +659,20 @@ class FromAsync(AnyEffect):
             return FailCause(raised.cause)
         if not isinstance(raised, Exception):
             return FailCause(Cause.die(raised))
-        return _Handled(self.on_error, raised)
+        return _Handled(self.recover, raised)
 
 
 class _Handled(AnyEffect):
     """The answer to an exception, made by user code in the fiber's own slice."""
 
-    __slots__ = ("on_error", "raised")
+    __slots__ = ("raised", "recover")
 
-    def __init__(self, on_error: Callable[[Exception], AnyEffect], raised: Exception) -> None:
-        self.on_error = on_error
+    def __init__(self, recover: Callable[[Exception], AnyEffect], raised: Exception) -> None:
+        self.recover = recover
         self.raised = raised
 
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
-        return self.on_error(self.raised)
+        return self.recover(self.raised)
 
 
 async def _call(make: Callable[[], Awaitable[A1]]) -> A1:
@@ -687,7 +692,7 @@ def _after_cancel(task: asyncio.Task[Any]) -> AnyEffect:
     return VOID if raised is None else FailCause(Cause.die(raised))
 
 
-# ---- running --------------------------------------------------------------------------------------------------
+# ---- running -----------------------------------------------------------------------------------------------
 
 
 def ambient_env() -> Env:
@@ -696,10 +701,10 @@ def ambient_env() -> Env:
     return EMPTY if around is None else around.env
 
 
-def run_sync_exit(effect: AnyEffect, env: Env | None = None) -> Exit[Any, Any]:
+def run_sync_exit(effect: Effect[A1, E1, Any], env: Env | None = None) -> Exit[A1, E1]:
     """Run to the end here and now."""
     runtime = Runtime()
-    fiber: Fiber[Any, Any] = Fiber(runtime, effect, ambient_env() if env is None else env)
+    fiber: Fiber[A1, E1] = Fiber(runtime, effect, ambient_env() if env is None else env)
     runtime.ready.append(fiber)
     runtime.run_ready()
     if fiber.exit is None:
@@ -709,8 +714,11 @@ def run_sync_exit(effect: AnyEffect, env: Env | None = None) -> Exit[Any, Any]:
     return fiber.exit
 
 
-async def run_async_exit(effect: AnyEffect) -> Exit[Any, Any]:
-    """Run on the running loop, at first in place. Cancelling the caller interrupts the program and waits for it."""
+async def run_async_exit(effect: Effect[A1, E1, Any]) -> Exit[A1, E1]:
+    """Run on the running loop, at first in place.
+
+    Cancelling the caller interrupts the program and waits for it.
+    """
     loop = asyncio.get_running_loop()
     around = SURROUNDING.get()
     if around is None or around.runtime.loop is not loop:
@@ -722,7 +730,7 @@ async def run_async_exit(effect: AnyEffect) -> Exit[Any, Any]:
         around.nested -= 1
 
 
-async def run_main(effect: AnyEffect) -> Exit[Any, Any]:
+async def run_main(effect: Effect[A1, E1, Any]) -> Exit[A1, E1]:
     """Run as the whole program: what it left running in the background is interrupted at its end."""
     runtime = Runtime(asyncio.get_running_loop())
     try:
@@ -731,8 +739,8 @@ async def run_main(effect: AnyEffect) -> Exit[Any, Any]:
         await _run_in(runtime, interrupt_all(set(runtime.roots)))
 
 
-async def _run_in(runtime: Runtime, effect: AnyEffect) -> Exit[Any, Any]:
-    fiber: Fiber[Any, Any] = Fiber(runtime, effect, ambient_env())
+async def _run_in(runtime: Runtime, effect: Effect[A1, E1, Any]) -> Exit[A1, E1]:
+    fiber: Fiber[A1, E1] = Fiber(runtime, effect, ambient_env())
     runtime.ready.append(fiber)
     runtime.flush()
     cancelled: asyncio.CancelledError | None = None

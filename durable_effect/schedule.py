@@ -1,7 +1,8 @@
 """Schedule: when to do something again, as a pure state machine.
 
-A schedule is asked after every run: `next(state, tick)` answers `Again(output, delay, state)` or `Done(output)`. It
-holds no state of its own, so that one schedule serves many runs and the state between two steps can be stored.
+A schedule is asked after every run: `next(state, tick)` answers `Again(output, delay, state)` or
+`Done(output)`. It holds no state of its own, so that one schedule serves many runs and the state between two
+steps can be stored.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ B = TypeVar("B")
 class Tick:
     """What a schedule knows at a step.
 
-    `attempt` counts the runs so far, from 1; `input` is what the last run ended with: the error for `retry`, the value for `repeat`.
-    `dice(low, high)` is the only source of chance.
+    `attempt` counts the runs so far, from 1; `input` is what the last run ended with: the error for `retry`,
+    the value for `repeat`. `dice(low, high)` is the only source of chance.
     """
 
     input: Any
@@ -75,7 +76,7 @@ class Schedule(Generic[In, Out]):
         """Decide, from the state before (`initial` at first)."""
         return self._next(state, tick)
 
-    # ---- schedules --------------------------------------------------------------------------------------------
+    # ---- schedules -----------------------------------------------------------------------------------------
 
     @staticmethod
     def forever() -> Schedule[object, int]:
@@ -99,7 +100,7 @@ class Schedule(Generic[In, Out]):
 
     @staticmethod
     def fixed(interval: Span) -> Schedule[object, int]:
-        """Always again, at multiples of the interval from the start; at once when a run took longer than that."""
+        """Always again, at multiples of the interval from the start; at once if a run took longer."""
         width = to_timedelta(interval, positive=True)
 
         def step(last: Any, tick: Tick) -> Step:
@@ -144,7 +145,7 @@ class Schedule(Generic[In, Out]):
         """Always again, at once; answers initial, f(initial), f(f(initial)) and so on."""
         return Schedule(lambda state, tick: Again(state, ZERO, f(state)), initial)
 
-    # ---- made of schedules ------------------------------------------------------------------------------------
+    # ---- made of schedules ---------------------------------------------------------------------------------
 
     def map(self, f: Callable[[Out], B]) -> Schedule[In, B]:
         """Change the output."""
@@ -243,7 +244,7 @@ def _times(base: timedelta, factor: float, power: int) -> timedelta:
         return timedelta.max
 
 
-# ---- driving a schedule -----------------------------------------------------------------------------------------
+# ---- driving a schedule ------------------------------------------------------------------------------------
 
 
 class _Run:

@@ -75,7 +75,7 @@ class Scope:
         return self._closed is not None
 
     def fork(self) -> Effect[Scope]:
-        """Make a scope that is closed with this one, at its place among the finalizers, or earlier by itself."""
+        """Make a scope that is closed with this one, in its place among the finalizers, or earlier."""
 
         def make() -> Effect[Scope]:
             child = Scope()
@@ -86,20 +86,23 @@ class Scope:
 
         return Suspend(make)
 
-    def close(self, exit: Exit[Any, Any]) -> Effect[None]:
-        """Run the finalizers, the last one first. One that fails does not stop the others; its cause is answered."""
-        return Interruptibility(Gen(self._close, (exit,), {}), interruptible=False)
+    def close(self, outcome: Exit[Any, Any]) -> Effect[None]:
+        """Run the finalizers, the last one first.
 
-    def _close(self, exit: Exit[Any, Any]) -> Generator[Any, Any, None]:
+        One that fails does not stop the others; its cause is answered.
+        """
+        return Interruptibility(Gen(self._close, (outcome,), {}), interruptible=False)
+
+    def _close(self, outcome: Exit[Any, Any]) -> Generator[Any, Any, None]:
         if self._closed is not None:
             return
-        self._closed = exit
+        self._closed = outcome
         if self._parent is not None:
             self._parent[0].detach(self._parent[1])
         cause: Cause[Any] = Cause()
         while self._finalizers:
             _, finalizer = self._finalizers.popitem()
-            ended = yield from _exit_of(finalizer, exit)
+            ended: Exit[Any, Any] = yield from _exit_of(finalizer, outcome)
             if isinstance(ended, Failure):
                 cause = cause.combine(ended.cause)
         if cause.reasons:
@@ -114,8 +117,8 @@ class Scope:
         return Provide(effect, lambda env: env.add(Scope, self))
 
 
-def _exit_of(finalizer: Finalizer, exit: Exit[Any, Any]) -> AnyEffect:
-    return Suspend(lambda: finalizer(exit)).exit()
+def _exit_of(finalizer: Finalizer, outcome: Exit[Any, Any]) -> AnyEffect:
+    return Suspend(lambda: finalizer(outcome)).exit()
 
 
 def _nothing(_: object) -> None:
@@ -144,7 +147,7 @@ def add_finalizer(finalizer: Finalizer) -> AnyEffect:
 
 def _with_services(finalizer: Finalizer, fiber: Fiber[Any, Any]) -> Finalizer:
     env = fiber.env
-    return lambda exit: Provide(Suspend(lambda: finalizer(exit)), lambda _: env)
+    return lambda outcome: Provide(Suspend(lambda: finalizer(outcome)), lambda _: env)
 
 
 def acquire_release(acquire: AnyEffect, release: Callable[[Any], AnyEffect]) -> AnyEffect:
@@ -154,7 +157,7 @@ def acquire_release(acquire: AnyEffect, release: Callable[[Any], AnyEffect]) -> 
 
 def _acquire(acquire: AnyEffect, release: Callable[[Any, Exit[Any, Any]], AnyEffect]) -> AnyEffect:
     def keep(resource: Any) -> AnyEffect:
-        return Map(add_finalizer(lambda exit: release(resource, exit)), lambda _: resource)
+        return Map(add_finalizer(lambda outcome: release(resource, outcome)), lambda _: resource)
 
     # The scope is looked up first: without one nothing is acquired that nobody would release.
     return Interruptibility(FlatMap(Service(Scope), lambda _: FlatMap(acquire, keep)), interruptible=False)
@@ -167,8 +170,8 @@ def from_context_manager(make: Callable[[], AbstractContextManager[Any]]) -> Any
         manager = make()
         return manager, manager.__enter__()
 
-    def leave(entered: tuple[AbstractContextManager[Any], Any], exit: Exit[Any, Any]) -> AnyEffect:
-        return Sync(lambda: entered[0].__exit__(*_exc_info(exit)))
+    def leave(entered: tuple[AbstractContextManager[Any], Any], outcome: Exit[Any, Any]) -> AnyEffect:
+        return Sync(lambda: entered[0].__exit__(*_exc_info(outcome)))
 
     return Map(_acquire(Sync(enter), leave), lambda entered: entered[1])
 
@@ -180,8 +183,8 @@ def from_async_context_manager(make: Callable[[], AbstractAsyncContextManager[An
         manager = make()
         return manager, await manager.__aenter__()
 
-    def leave(entered: tuple[AbstractAsyncContextManager[Any], Any], exit: Exit[Any, Any]) -> AnyEffect:
-        return FromAsync(lambda: entered[0].__aexit__(*_exc_info(exit)), _die)
+    def leave(entered: tuple[AbstractAsyncContextManager[Any], Any], outcome: Exit[Any, Any]) -> AnyEffect:
+        return FromAsync(lambda: entered[0].__aexit__(*_exc_info(outcome)), _die)
 
     return Map(_acquire(FromAsync(enter, _die), leave), lambda entered: entered[1])
 
@@ -190,10 +193,10 @@ def _die(raised: Exception) -> AnyEffect:
     return FailCause(Cause.die(raised))
 
 
-def _exc_info(exit: Exit[Any, Any]) -> tuple[Any, Any, Any]:
-    if isinstance(exit, Success):
+def _exc_info(outcome: Exit[Any, Any]) -> tuple[Any, Any, Any]:
+    if isinstance(outcome, Success):
         return None, None, None
-    raised = exit.cause.squash()
+    raised = outcome.cause.squash()
     return type(raised), raised, raised.__traceback__
 
 

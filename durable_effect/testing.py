@@ -44,7 +44,7 @@ class TestRuntime:
         return self.clock.current()
 
     def fork(self, effect: Effect[A, E, Any]) -> Fiber[A, E]:
-        """Start a fiber, which first runs when the test lets it: in `settle`, `run`, `jump_to` or `advance`."""
+        """Start a fiber; it first runs in the next `settle`, `run`, `jump_to` or `advance`."""
         return self._runtime.start(effect, self._env)
 
     def settle(self) -> None:
@@ -71,7 +71,7 @@ class TestRuntime:
         while waiting := [fiber for fiber in fibers if fiber.exit is None]:
             due = self.next_sleeper()
             if due is None:
-                raise DeadlockError(f"{waiting[0]} waits for something that nobody will do, and nobody sleeps")
+                raise DeadlockError(f"{waiting[0]} waits for what nobody will do, and nobody sleeps")
             self.jump_to(due)
 
     def next_sleeper(self, among: Collection[Fiber[Any, Any]] | None = None) -> datetime | None:
