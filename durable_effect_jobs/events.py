@@ -186,7 +186,7 @@ def event_to_bytes(event: Event) -> bytes:
 
 def event_from_bytes(data: bytes) -> Event:
     """The event that :func:`event_to_bytes` wrote."""
-    fields = cast("dict[str, Any]", from_json_bytes(data))
+    fields = cast("dict[str, Any]", from_json_bytes(data, max_bytes=len(data)))
     fact = _CLASSES[fields.pop("type")]
     return cast("Event", fact(**{name: _read(name, value) for name, value in fields.items()}))
 

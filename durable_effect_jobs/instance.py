@@ -134,7 +134,7 @@ class Instance:
     @staticmethod
     def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes) -> Instance:
         """The record that :meth:`to_bytes` wrote; members that this version does not know are left out."""
-        fields = cast("dict[str, Any]", from_json_bytes(record))
+        fields = cast("dict[str, Any]", from_json_bytes(record, max_bytes=len(record)))
         known = {name: _READ.get(name, _same)(value) for name, value in fields.items() if name in _BOOKKEEPING}
         return Instance(key=key, revision=revision, state=state, **known)
 

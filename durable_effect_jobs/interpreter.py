@@ -82,8 +82,8 @@ def _dispatch(
     if step.after is None or step.after is before or not step.after.is_due(now):
         yield from _wake(key, step.after if step.writes else None)
         return (command.answer(turn, step, None),)
-    fired = yield from _fire(registry, job, step.after, own=True).on_exit(
-        lambda exit: Effect.void if exit.is_success() else _wake(key, step.after)
+    fired = yield from _fire(registry, job, step.after, own=True).on_error(
+        lambda _: _wake(key, step.after)
     )
     if fired is None:
         return (command.answer(turn, step, None),)

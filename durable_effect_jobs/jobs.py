@@ -9,7 +9,7 @@ from typing import Any, Generic, overload
 
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Do, Effect, Env, Exit, Layer, MissingServiceError, Need, Scope
+from durable_effect import Cause, Do, Effect, Env, Exit, Failure, Layer, MissingServiceError, Need, Scope, Success
 from durable_effect_jobs.client import JobsClient
 from durable_effect_jobs.engine import Engine
 from durable_effect_jobs.errors import StorageError
@@ -92,7 +92,7 @@ class Connection(Generic[E]):
             return await scope.extend(self._opened)
         except BaseException:
             self._scope = None
-            await scope.close(Exit.die(sys.exception()))
+            await scope.close(_died(sys.exception()))
             raise
 
     async def __aexit__(
@@ -100,7 +100,11 @@ class Connection(Generic[E]):
     ) -> None:
         scope, self._scope = self._scope, None
         if scope is not None:
-            await scope.close(Exit.succeed(None) if error is None else Exit.die(error))
+            await scope.close(Success(None) if error is None else _died(error))
+
+
+def _died(error: BaseException | None) -> Exit[Never, Never]:
+    return Failure(Cause.die(error))
 
 
 @overload

@@ -242,7 +242,7 @@ class Codec(Generic[S]):
     def decode(self, data: bytes) -> S:
         """The value that was stored."""
         try:
-            return self.schema.decode_sync(from_json_bytes(data))
+            return self.schema.decode_sync(from_json_bytes(data, max_bytes=len(data)))
         except SchemaError as error:
             raise ValidationError.of(error) from None
 

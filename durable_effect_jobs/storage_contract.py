@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
+
+import attrs
 
 from durable_effect import Do, Effect, Need, TypedError
 from durable_effect.scope import Scope
@@ -39,8 +41,6 @@ from durable_effect_jobs.instance import Alarm, Commit, DeadLetter, Instance, Ke
 from durable_effect_jobs.storage import Conflict, JobName, Storage
 
 __all__ = ["STORAGE_CHECKS", "MakeStorage", "StorageCheck", "check_storage", "run_storage_check"]
-
-A = TypeVar("A")
 
 Refusal: TypeAlias = StorageError | Conflict | DuplicateEventError
 StorageCheck: TypeAlias = Callable[[Storage], Effect[None, Refusal]]
@@ -67,8 +67,9 @@ def run_storage_check(check: StorageCheck, make: MakeStorage) -> None:
         made = make()
         return made if isinstance(made, Effect) else Effect.succeed(made)
 
+    program: Effect[None, Refusal] = Effect.suspend(begin).flat_map(check).scoped()
     try:
-        Effect.run(Effect.suspend(begin).flat_map(check).scoped())
+        Effect.run(program)
     except TypedError as error:
         raise AssertionError(f"{check.__name__}: failed with {type(error).__name__}: {error}") from error
 
@@ -107,11 +108,11 @@ def _born(
 
 
 def _birth(instance: Instance, **parts: Any) -> Commit:
-    return Commit(**{"key": instance.key, "before": None, "after": instance, "at": _NOON, **parts})
+    return attrs.evolve(Commit(key=instance.key, before=None, after=instance, at=_NOON), **parts)
 
 
 def _change(before: Instance, after: Instance | None, **parts: Any) -> Commit:
-    return Commit(**{"key": before.key, "before": before, "after": after, "at": _NOON, **parts})
+    return attrs.evolve(Commit(key=before.key, before=before, after=after, at=_NOON), **parts)
 
 
 def _fact(event_id: str, key: Key = _USER) -> JobStarted:
@@ -137,18 +138,16 @@ def _belongings(storage: Storage) -> Do[tuple[object, ...], StorageError]:
 
 def _everything(before: Instance | None, after: Instance | None, **parts: Any) -> Commit:
     """A commit that has something of everything."""
-    return Commit(
-        **{
-            "key": _USER,
-            "before": before,
-            "after": after,
-            "at": _NOON,
-            "events": (_fact("event-of-a-refused-commit"),),
-            "mark": Mark("new-event", _NOON + _DAY),
-            "dead_letter": _letter(_born(_USER)),
-            **parts,
-        }
+    commit = Commit(
+        key=_USER,
+        before=before,
+        after=after,
+        at=_NOON,
+        events=(_fact("event-of-a-refused-commit"),),
+        mark=Mark("new-event", _NOON + _DAY),
+        dead_letter=_letter(_born(_USER)),
     )
+    return attrs.evolve(commit, **parts)
 
 
 # -- records -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Never, Self
 
-from durable_effect import Effect, Env, Exit, Layer, Random, Scope
+from durable_effect import Effect, Env, Exit, Layer, Random, Scope, Success
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.testing import TestRuntime
 from durable_effect_jobs.client import JobsClient
@@ -107,7 +107,7 @@ class JobsTestKit:
 
     def close(self) -> None:
         """Release the services and end what still runs."""
-        self._runtime.run(self._scope.close(Exit.succeed(None)))
+        self._runtime.run(self._scope.close(Success(None)))
         self._runtime.close()
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ from itertools import islice
 import attrs
 
 from durable_effect import Effect
-from durable_effect_jobs.errors import DuplicateEventError, StorageError
+from durable_effect_jobs.errors import DuplicateEventError, Kind, StorageError
 from durable_effect_jobs.events import Event
 from durable_effect_jobs.instance import Commit, DeadLetter, Instance, Key, Mark, from_micros, to_micros
 from durable_effect_jobs.storage import Conflict, JobName
@@ -138,7 +138,7 @@ class MemoryStorage:
                 del self._jobs[name]
 
     def _due(self, now_us: int, limit: int, jobs: Collection[JobName]) -> list[Key]:
-        found = [
+        found: list[tuple[int, Kind, str, str]] = [
             (alarm_us, kind, job, its_id)
             for kind, job in set(jobs)
             for alarm_us, its_id in self._alarms((kind, job)).due(now_us, limit)

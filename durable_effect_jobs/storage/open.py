@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from durable_effect import Effect, Need
 from durable_effect.scope import Scope
@@ -22,6 +21,13 @@ _FORMS = """accepted are
   sqlite:///:memory:             a database without a file
 with ?synchronous=normal behind a file to give up the last commits when power is lost; other characters in
 a file's name are percent-encoded"""
+
+
+_OPTIONS: dict[str, Synchronous] = {
+    "": "full",
+    "synchronous=full": "full",
+    "synchronous=normal": "normal",
+}
 
 
 def open_storage(url: str) -> Effect[Storage, StorageError, Need[Scope]]:
@@ -78,12 +84,9 @@ def _decoded(url: str, path: str) -> str:
 
 
 def _synchronous(url: str, query: str) -> Synchronous:
-    options = parse_qsl(query, keep_blank_values=True)
-    for name, value in options:
-        if name != "synchronous" or value not in ("full", "normal") or len(options) > 1:
-            raise _refused(url, "the only option is synchronous, full (the default) or normal, once")
-        return cast("Synchronous", value)
-    return "full"
+    if query in _OPTIONS:
+        return _OPTIONS[query]
+    raise _refused(url, "the only option is synchronous=full (the default) or synchronous=normal")
 
 
 def _refused(url: object, reason: str) -> ValueError:

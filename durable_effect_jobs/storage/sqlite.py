@@ -209,7 +209,10 @@ class _Contents:
         self.remembered: dict[Key, Instance | None] = {}
         """The records that were committed or read last; ``None`` for a key that has no record."""
         self.dropped_events = 0
-        self.forget()
+        self._marks_expire_us = _LONG_AGO
+        self._letters_expire_us = _LONG_AGO
+        self._latest_us = _LONG_AGO - 1
+        self._begin_batch()
 
     def load(self, connection: sqlite3.Connection, key: Key) -> Instance | None:
         row = connection.execute(_LOAD, _columns(key)).fetchone()
@@ -225,7 +228,7 @@ class _Contents:
             raise Conflict(commit.key)
         if commit.mark is not None:
             self._mark(connection, commit.key, commit.mark, at_us)
-        if commit.dead_letter is not None:
+        if commit.dead_letter is not None and rows.letter is not None:
             connection.execute(_ADD_LETTER, rows.letter)
             self._letters_expire_us = min(self._letters_expire_us, to_micros(commit.dead_letter.expires_at))
         if rows.events:
@@ -303,7 +306,7 @@ def _replace(connection: sqlite3.Connection, key: Key, before: Instance | None, 
 
 def _due(connection: sqlite3.Connection, now_us: int, limit: int, jobs: frozenset[JobName]) -> list[Key]:
     """Each job has its own range of the index, so that jobs nobody asked for cost nothing."""
-    found = [
+    found: list[tuple[int, Kind, str, str]] = [
         (alarm_us, kind, job, its_id)
         for kind, job in jobs
         for alarm_us, its_id in connection.execute(_DUE, (kind, job, now_us, limit))

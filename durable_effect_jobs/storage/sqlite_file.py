@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -117,7 +117,7 @@ class DatabaseFile:
         self, path: str | os.PathLike[str], synchronous: Synchronous, migrations: Migrations = MIGRATIONS
     ) -> None:
         self._path = Path(os.path.realpath(path))
-        self._synchronous = synchronous
+        self._synchronous: Synchronous = synchronous
         self._migrations = migrations
         _require_strict_tables()
         self._is_new()  # refuse before a lock file appears beside somebody else's file
@@ -298,7 +298,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated() -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
