@@ -69,7 +69,7 @@ def run_storage_check(check: StorageCheck, make: MakeStorage) -> None:
 
     program: Effect[None, Refusal] = Effect.suspend(begin).flat_map(check).scoped()
     try:
-        Effect.run(program)
+        program.run()
     except TypedError as error:
         raise AssertionError(f"{check.__name__}: failed with {type(error).__name__}: {error}") from error
 
