@@ -1020,15 +1020,6 @@ class TestTerminating:
             assert scene.status().status == "not_found"
             assert scene.events[-1].reason == "for good"
 
-    def test_an_overdue_tick_dies_with_its_instance(self) -> None:
-        """A tick that a long run has delayed does not fire once the instance was terminated."""
-        job = Counting(takes=[timedelta(minutes=45)])
-        with Scene(job.definition) as scene:
-            scene.start()
-            scene.terminate()
-            scene.advance("1 day")
-        assert len(job.runs) == 1
-
 
 class TestEvents:
     """What a continuous job tells the outside."""
