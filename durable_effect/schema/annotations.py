@@ -133,7 +133,7 @@ class Reader:
             raise ValueError(f"{annotation!r} is a name in quotes: pass the type itself")
         if isinstance(annotation, TypeVar | typing.TypeVar):
             return self.read(without_binding(annotation), owner)
-        if is_single(annotation):
+        if is_hashable(annotation) and annotation in SINGLE:
             return SINGLE[annotation]
         if annotation is typing_extensions.Self:
             return self.read(owner, owner)
@@ -153,6 +153,8 @@ class Reader:
         origin, args = get_origin(annotation) or annotation, get_args(annotation)
         if origin is Annotated:
             return self._annotated(annotation, owner)
+        if not is_hashable(origin):
+            raise unsupported(annotation)
         if origin in QUALIFIERS:
             return self.read(args[0] if args else Any, owner)
         if origin is Literal:
@@ -204,16 +206,17 @@ class Reader:
         return Record(name, key, value, accepts, build)
 
     def _alias(self, annotation: Any) -> Shape:
-        if annotation in self._known:
-            return self._known[annotation]
+        known = self._known.get(key_of(annotation))
+        if known is not None:
+            return known
         origin, args = get_origin(annotation) or annotation, get_args(annotation)
-        self._known[annotation] = alias = Alias(origin.__name__)
+        self._known[key_of(annotation)] = alias = Alias(origin.__name__)
         value = resolved({"value": origin.__value__}, origin.__module__, {origin.__name__: origin})["value"]
         alias.target = self.read(closed(value, bound(origin.__type_params__, args)))
         return alias
 
     def _class(self, annotation: Any, cls: type[Any]) -> Shape:
-        known = self._known.get(annotation)
+        known = self._known.get(key_of(annotation))
         if known is not None:
             return known
         if issubclass(cls, Flag):
@@ -227,18 +230,18 @@ class Reader:
         raise unsupported(annotation)
 
     def _typed_dict(self, annotation: Any, cls: type[Any]) -> Shape:
-        self._known[annotation] = shape = Fields(label(annotation), strict=self._strict)
+        self._known[key_of(annotation)] = shape = Fields(label(annotation), strict=self._strict)
         hints = hints_of(annotation)
         required = frozenset(key for key, hint in hints.items() if is_required(hint, key, cls))
         shape.define({key: self._field(cls, key, hint, annotation) for key, hint in hints.items()}, required)
         return shape
 
     def _fielded(self, annotation: Any, cls: type[Any]) -> Shape:
-        self._known[annotation] = shape = Fielded(cls, label(annotation), strict=self._strict)
+        self._known[key_of(annotation)] = shape = Fielded(cls, label(annotation), strict=self._strict)
         hints = hints_of(annotation)
         fields = constructor_fields(cls)
         check_constructor(cls, [field.alias or field.name for field in fields])
-        named = {field.name: hints.get(field.name, field.type) for field in fields}
+        named = {field.name: hints.get(field.name, field.type or Any) for field in fields}
         shape.define({name: self._field(cls, name, hint, annotation) for name, hint in named.items()})
         return shape
 
@@ -249,12 +252,18 @@ class Reader:
             raise ValueError(f"{cls.__name__}.{name}: {error}") from None
 
 
-def is_single(annotation: Any) -> bool:
-    """Whether a shape that needs no building describes the annotation."""
+def is_hashable(annotation: object) -> bool:
+    """Whether the annotation can be looked up; Annotated with a list in it cannot."""
     try:
-        return annotation in SINGLE
-    except TypeError:  # not hashable, so no type of ours
+        hash(annotation)
+    except TypeError:
         return False
+    return True
+
+
+def key_of(annotation: object) -> object:
+    """What a class with its arguments is known by."""
+    return annotation if is_hashable(annotation) else repr(annotation)
 
 
 def unsupported(annotation: object) -> ValueError:
@@ -328,7 +337,7 @@ def check_key(key: Shape, name: str) -> None:
 def default_dict_of(value_type: Any) -> tuple[type[Any], Callable[[dict[Any, Any]], Any]]:
     """A defaultdict whose missing values are made by calling the type of its values, as cattrs does."""
     factory = get_origin(value_type) or value_type
-    if not isinstance(factory, type):
+    if not isinstance(factory, type) or factory is Any:
         raise ValueError("a defaultdict needs a class as the type of its values: it makes the missing ones")
     return collections.defaultdict, partial(collections.defaultdict[Any, Any], factory)
 

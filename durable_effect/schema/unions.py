@@ -99,6 +99,8 @@ def _flat(members: Iterable[Shape], within: frozenset[Alias]) -> Iterator[Shape]
     for member in members:
         if isinstance(member, Union):
             yield from _flat(member.members, within)
+        elif isinstance(member, Tagged):
+            yield from (tagged.shape for tagged in member.members)
         elif isinstance(member, Alias):
             if member in within:
                 raise ValueError(f"{member.name} is defined as itself")
