@@ -19,7 +19,7 @@ import attrs
 ROOT = Path(__file__).resolve().parents[2]
 
 _FENCE = re.compile(
-    r"^(?P<above>.*)\n(?P<gap>\n?)```(?P<info>\S+(?: [^\n]*)?)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?P<above>[^\n]*)\n```(?P<info>[^\n`]+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _EXPECTED = re.compile(r"# -> (.*)$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
