@@ -217,15 +217,27 @@ class Schema(Generic[T, Encoded]):
         f: Schema[T6] | type[T6],
         /,
     ) -> Schema[T1 | T2 | T3 | T4 | T5 | T6]: ...
-    @overload
+    @overload  # from seven on; if it took fewer, mypy could not choose among the overloads above
     @staticmethod
-    def union(*members: Schema[Any] | type[Any]) -> Schema[Any]: ...
+    def union(
+        a: Schema[Any] | type[Any],
+        b: Schema[Any] | type[Any],
+        c: Schema[Any] | type[Any],
+        d: Schema[Any] | type[Any],
+        e: Schema[Any] | type[Any],
+        f: Schema[Any] | type[Any],
+        g: Schema[Any] | type[Any],
+        /,
+        *more: Schema[Any] | type[Any],
+    ) -> Schema[Any]: ...
     @staticmethod
     def union(*members: Any) -> Schema[Any]:
         """One of the members.
 
-        Two or more classes are written with a `_tag`; structs need a key whose literal values tell them
-        apart. Raises `ValueError` when members could be taken for each other. """
+        Two or more classes are written with a `_tag`; structs need a key whose literal values tell them apart.
+        Raises `ValueError` when members could be taken for each other. The type of the result is exact for up to
+        six members, that of `Schema.of(A | B | ...)` for any number.
+        """
         if not members:
             raise ValueError("a union needs at least one member")
         return Schema(union_of(members))
@@ -246,7 +258,14 @@ class Schema(Generic[T, Encoded]):
     ) -> Schema[builtins.tuple[T1, T2, T3]]: ...
     @overload
     @staticmethod
-    def tuple(*items: Schema[Any] | type[Any]) -> Schema[builtins.tuple[Any, ...]]: ...
+    def tuple(
+        a: Schema[Any] | type[Any],
+        b: Schema[Any] | type[Any],
+        c: Schema[Any] | type[Any],
+        d: Schema[Any] | type[Any],
+        /,
+        *more: Schema[Any] | type[Any],
+    ) -> Schema[builtins.tuple[Any, ...]]: ...
     @staticmethod
     def tuple(*items: Any) -> Schema[Any]:
         """A tuple with these items, each at its position; a list when encoded."""
@@ -270,7 +289,7 @@ class Schema(Generic[T, Encoded]):
         """
         return Schema(Transformed(name or transformed_name(decode, self.name), self.shape, decode, encode))
 
-    def brand(self, brand: Callable[[T], U]) -> Schema[U, Encoded]:
+    def brand(self, brand: TypeForm[U]) -> Schema[U, Encoded]:
         """The same values under a type of their own: `Schema.string.brand(UserId)` with a `NewType`."""
         return cast("Schema[U, Encoded]", Schema(self.shape))
 

@@ -54,7 +54,7 @@ def misfits(schema: Schema[Any], value: object) -> list[str]:
     return [str(problem) for problem in raised.value.problems]
 
 
-# ---- effects ------------------------------------------------------------------------------------------------
+# ---- effects ----------------------------------------------------------------------------------------------
 
 
 def test_decode_and_encode_are_effects() -> None:
@@ -71,9 +71,9 @@ def test_a_misfit_is_a_typed_failure() -> None:
     """Data that does not fit fails the effect with a SchemaError, which a program can catch."""
     failing = Schema.integer.decode("1").map_error(lambda error: error.problems)
 
-    exit = Effect.run_sync_exit(failing)
+    outcome = Effect.run_sync_exit(failing)
 
-    assert exit.cause.failures == ((Problem("$", "expected int, found str"),),)
+    assert outcome.cause.failures == ((Problem("$", "expected int, found str"),),)
 
 
 def test_decoding_happens_when_the_effect_runs() -> None:
@@ -102,7 +102,7 @@ def test_schema_error_lists_every_problem() -> None:
     )
 
 
-# ---- paths and messages -------------------------------------------------------------------------------------
+# ---- paths and messages -----------------------------------------------------------------------------------
 
 
 def test_every_problem_has_its_path() -> None:
@@ -207,7 +207,7 @@ def test_data_nested_beyond_recursion_is_a_problem() -> None:
     assert found[0].endswith("nested too deeply")
 
 
-# ---- primitives ---------------------------------------------------------------------------------------------
+# ---- primitives -------------------------------------------------------------------------------------------
 
 PRIMITIVES: dict[str, tuple[Schema[Any], list[object]]] = {
     "string": (Schema.string, ["", "text"]),
@@ -300,7 +300,7 @@ def test_unknown_takes_any_json_and_nothing_else() -> None:
     assert problems(Schema.unknown, {1: 1}) == ["$: as a key: expected str, found int"]
 
 
-# ---- containers ---------------------------------------------------------------------------------------------
+# ---- containers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [(), "", "ab", {}, set(), frozenset(), {"0": 1}, iter([])])
@@ -372,11 +372,11 @@ def test_keys_that_become_equal_are_refused() -> None:
     assert problems(schema, {"1.0": 1, "1.00": 2}) == ["$: expected keys that differ from each other"]
 
 
-# ---- written as text ----------------------------------------------------------------------------------------
+# ---- written as text --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("type", "value", "encoded"),
+    ("kind", "value", "encoded"),
     [
         (dt.datetime, dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC), "2026-01-31T12:00:00+00:00"),
         (dt.date, dt.date(2026, 1, 31), "2026-01-31"),
@@ -393,9 +393,9 @@ def test_keys_that_become_equal_are_refused() -> None:
         (bytes, b"\x00\xff", "AP8="),
     ],
 )
-def test_values_that_are_written_as_text(type: type[Any], value: object, encoded: str) -> None:
+def test_values_that_are_written_as_text(kind: type[Any], value: object, encoded: str) -> None:
     """Values that JSON has no type for have one text, and it reads back as the value."""
-    schema = Schema.of(type)
+    schema = Schema.of(kind)
 
     assert schema.encode_sync(value) == encoded
     assert schema.decode_sync(encoded) == value
@@ -403,21 +403,21 @@ def test_values_that_are_written_as_text(type: type[Any], value: object, encoded
 
 
 @pytest.mark.parametrize(
-    ("type", "texts"),
+    ("kind", "texts"),
     [
         (dt.datetime, ["", "2026-01-31", "2026-01-31T12:00:00", "20260131T120000Z", "2026-02-30T00:00:00Z"]),
         (dt.date, ["", "2026-1-31", "20260131", "2026-02-30", "2026-01-31T00:00:00Z", "2026-W01-1"]),
         (dt.time, ["", "12", "25:00:00", "12:00:00 "]),
         (dt.timedelta, ["", "P", "PT", "P1DT", "1 day", "P1Y", "P1M", "PT1.5H", "P99999999999D", "--P1D"]),
         (UUID, ["", "1" * 32, "{00000000-0000-0000-0000-000000000001}"]),
-        (Decimal, ["", "NaN", "Infinity", "1_0", " 1", ".5", "١"]),
+        (Decimal, ["", "NaN", "Infinity", "1_0", " 1", ".5", "\u0661"]),
         (bytes, ["A", "AP8", "AP8=\n", "A P8=", "AP-_"]),
     ],
 )
-def test_other_texts_are_refused(type: type[Any], texts: list[str]) -> None:
+def test_other_texts_are_refused(kind: type[Any], texts: list[str]) -> None:
     """One notation is read; the lenient ones that the constructors take are not."""
     for text in texts:
-        (problem,) = problems(Schema.of(type), text)
+        (problem,) = problems(Schema.of(kind), text)
         assert problem.startswith("$: expected ")
 
 
@@ -454,7 +454,7 @@ def test_a_datetime_is_not_a_date() -> None:
     assert misfits(Schema.of(dt.date), dt.datetime(2026, 1, 1)) == ["$: expected date, found datetime"]
 
 
-# ---- enums and literals -------------------------------------------------------------------------------------
+# ---- enums and literals -----------------------------------------------------------------------------------
 
 
 class Mixed(Enum):
@@ -504,7 +504,7 @@ def test_enum_members_as_literals() -> None:
     assert misfits(schema, Mixed.ONE)
 
 
-# ---- objects ------------------------------------------------------------------------------------------------
+# ---- objects ----------------------------------------------------------------------------------------------
 
 
 def test_defaults_fill_absent_keys() -> None:
@@ -540,7 +540,7 @@ def test_a_value_of_another_class_is_refused() -> None:
     assert misfits(Schema.of(Line), {"sku": "a", "quantity": 1}) == ["$: expected Line, found dict"]
 
 
-# ---- combinators --------------------------------------------------------------------------------------------
+# ---- combinators ------------------------------------------------------------------------------------------
 
 
 def test_struct_decodes_to_a_dict() -> None:
@@ -656,7 +656,7 @@ def test_repr_and_name() -> None:
     assert Schema.struct({"a": int, "b": str}).name == "{a, b}"
 
 
-# ---- either form --------------------------------------------------------------------------------------------
+# ---- either form ------------------------------------------------------------------------------------------
 
 
 def test_accept_takes_values_and_encoded_forms() -> None:
