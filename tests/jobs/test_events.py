@@ -10,7 +10,6 @@ from uuid import UUID
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
 
 from durable_effect import Backoff, Do, Effect, TypedError
 from durable_effect_jobs import (
@@ -27,6 +26,7 @@ from durable_effect_jobs import (
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import DuplicateEventError, ExecutionError, ValidationError
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TWICE = Retry(max_attempts=2, delay=Backoff.fixed("10 seconds"), jitter=False)
@@ -256,10 +256,14 @@ def test_a_tracker_alone_does_not_include_state(open_kit: OpenKit) -> None:
     assert only(kit, "job.executed").pre_execution_state is None
 
 
-def test_a_tracker_may_include_state(open_kit: OpenKit) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"endpoint": "https://events.example.com/ingest", "env": "test", "service_key": "tests"}, {}],
+    ids=["with an endpoint", "without"],
+)
+def test_a_tracker_may_include_state(open_kit: OpenKit, options: dict[str, str]) -> None:
     """With `include_state` the events show the encoded input, and the state before each run."""
-    tracker = Tracker(endpoint="https://events.example.com/ingest", include_state=True)
-    kit = open_kit("counter", counter(), tracker=tracker)
+    kit = open_kit("counter", counter(), tracker=Tracker(**options, include_state=True))
     start(kit, value=5)
     kit.advance("31 minutes")
 

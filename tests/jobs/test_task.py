@@ -53,7 +53,10 @@ class Scene:
 
     def __init__(self, kit: JobsTestKit) -> None:
         self.kit = kit
-        self.client: Any = kit.client.task("ledger")
+
+    @property
+    def client(self) -> Any:
+        return self.kit.client.task("ledger")
 
     def send(self, text: str = "", key: str = "o1", **more: Any) -> Any:
         return self.kit.run(self.client.send(id=key, event=Note(text), **more))
