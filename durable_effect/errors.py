@@ -79,7 +79,7 @@ def _rebuild(cls: type[TypedError], values: dict[str, object]) -> TypedError:
     error = cls.__new__(cls)
     for name, value in values.items():
         object.__setattr__(error, name, value)
-    error.args = tuple(values.values())
+    object.__setattr__(error, "args", tuple(values.values()))
     return error
 
 
