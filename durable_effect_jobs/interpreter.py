@@ -82,7 +82,7 @@ def _dispatch(
     if step.after is None or step.after is before or not step.after.is_due(now):
         yield from _wake(key, step.after if step.writes else None)
         return (command.answer(turn, step, None),)
-    fired = yield from _fire(registry, job, step.after, own=True).on_error(
+    fired = yield from _fire(registry, job, step.after, now, own=True).on_error(
         lambda _: _wake(key, step.after)
     )
     if fired is None:
@@ -104,7 +104,7 @@ def fire_if_due(
     now = yield from Clock.now()
     if before is None or not before.is_due(now):
         return None
-    step = yield from _fire(registry, job, before, own=False)
+    step = yield from _fire(registry, job, before, now, own=False)
     return None if step is None else step.fired
 
 
@@ -123,9 +123,10 @@ def inspect(
 
 
 @Effect.gen
-def _fire(registry: Registry, job: Job[Any, Any], before: Instance, *, own: bool) -> Do[Step | None, StorageError, Any]:
+def _fire(
+    registry: Registry, job: Job[Any, Any], before: Instance, now: datetime, *, own: bool
+) -> Do[Step | None, StorageError, Any]:
     """One run, committed. ``None`` when the record changed under it: then the run never happened."""
-    now = yield from Clock.now()
     turn = Turn(
         key=before.key, now=now, limits=registry.limits, include_state=registry.include_state, own=own
     )

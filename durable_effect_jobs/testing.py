@@ -93,7 +93,7 @@ class JobsTestKit:
         """
         self._runtime.advance(to_timedelta(span))
         begun = self._engine.running
-        while any(run.poll() is None for run in begun):
+        while any(run.exit is None for run in begun):
             following = self._runtime.next_sleeper(among=begun)
             if following is None:
                 return  # they wait for something that no clock will bring
