@@ -778,6 +778,35 @@ def test_a_failed_flush_survives_a_restart(open_scene: Open) -> None:
     assert [(run.names, run.at) for run in scene.runs] == [(["a"], after(5)), (["a"], after(10))]
 
 
+def test_a_crash_during_a_flush_repeats_the_flush(open_scene: Open) -> None:
+    """A process that dies in the middle of a flush has lost nothing: the next one flushes the same batch."""
+    scene = open_scene()
+    scene.run_time = "10 seconds"
+    scene.add("a")
+    scene.kit.run(Effect.fork_detach(scene.client.flush("c1")))
+    assert scene.delivered == [["a"]]
+
+    scene.kit.restart()
+    scene.kit.advance("1 minute")
+
+    assert scene.delivered == [["a"], ["a"]]
+    assert scene.status().status == "not_found"
+    assert scene.types().count("debounce.flushed") == 1
+
+
+def test_a_crash_during_the_flush_of_a_full_batch_keeps_its_event(open_scene: Open) -> None:
+    """The event that filled the batch was committed before the flush began."""
+    scene = open_scene(max_events=2)
+    scene.run_time = "10 seconds"
+    scene.add("a")
+    scene.kit.run(Effect.fork_detach(scene.client.add(id="c1", event=Ping("b"))))
+
+    scene.kit.restart()
+    scene.kit.advance("1 minute")
+
+    assert scene.delivered == [["a", "b"], ["a", "b"]]
+
+
 # -- flushes with a retry ----------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from durable_effect_jobs import (
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import DuplicateEventError, ExecutionError, ValidationError
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MIB = 1024 * 1024
@@ -416,6 +416,81 @@ def test_waiting_for_state_to_fit_grows_rare(deployment: Deployment) -> None:
         looks.append(deployment.looks - before)
 
     assert 0 < looks[1] < looks[0]
+
+
+# -- jobs that come and go (rule 29) -----------------------------------------------------------------
+
+
+def alarm_clock(rang: list[str]) -> Any:
+    """A task that rings ten minutes after each event."""
+    return Task.make(
+        state_schema=Visits,
+        event_schema=Visit,
+        on_event=lambda event, ctx: ctx.schedule("10 minutes"),
+        execute=lambda ctx: Effect.sync(lambda: rang.append(ctx.id)),
+    )
+
+
+Redeploy = Callable[..., JobsTestKit]
+
+
+@pytest.fixture
+def redeploy() -> Iterator[Redeploy]:
+    """Opens a kit of other jobs, one second later, on what another kit has stored."""
+    with ExitStack() as stack:
+
+        def open_later(kit: JobsTestKit, **jobs: Any) -> JobsTestKit:
+            now = kit.now + timedelta(seconds=1)
+            later = stack.enter_context(JobsTestKit(create_durable_jobs(jobs), now=now))
+            later.storage = kit.storage
+            later.restart()
+            return later
+
+        yield open_later
+
+
+def test_an_alarm_waits_for_its_job_to_come_back(open_kit: OpenKit, redeploy: Redeploy) -> None:
+    """A deployment that forgot a job keeps its alarms; they fire in the one that has it again."""
+    rang: list[str] = []
+    kit = open_kit({"clock": alarm_clock(rang)})
+    kit.run(kit.client.task("clock").send(id="c1", event=Visit("home", 0)))
+
+    without = redeploy(kit, other=alarm_clock([]))
+    without.advance("3 days")
+    assert rang == []
+    again = redeploy(without, clock=alarm_clock(rang))
+    again.advance("1 hour")
+
+    assert rang == ["c1"]
+
+
+def test_alarms_of_a_job_that_is_gone_do_not_hold_up_others(open_kit: OpenKit, redeploy: Redeploy) -> None:
+    """The other jobs of the deployment run at their times."""
+    rang: list[str] = []
+    kit = open_kit({"clock": alarm_clock([])})
+    for number in range(50):
+        kit.run(kit.client.task("clock").send(id=f"c{number}", event=Visit("home", 0)))
+
+    without = redeploy(kit, other=alarm_clock(rang))
+    without.advance("1 hour")
+    without.run(without.client.task("other").send(id="o1", event=Visit("home", 0)))
+    without.advance("10 minutes")
+
+    assert rang == ["o1"]
+
+
+def test_a_job_that_is_gone_is_reported_once(
+    open_kit: OpenKit, redeploy: Redeploy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning per process names the job whose alarms wait, however many alarms and days there are."""
+    kit = open_kit({"clock": alarm_clock([])})
+    for key in ["c1", "c2", "c3"]:
+        kit.run(kit.client.task("clock").send(id=key, event=Visit("home", 0)))
+
+    redeploy(kit, other=alarm_clock([])).advance("3 days")
+
+    warnings = [record for record in caplog.records if "clock" in record.getMessage()]
+    assert [record.levelname for record in warnings] == ["WARNING"]
 
 
 # -- ids (rule 26) -----------------------------------------------------------------------------------

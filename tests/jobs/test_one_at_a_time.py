@@ -367,3 +367,58 @@ def test_a_handler_may_call_another_instance(open_kit: OpenKit) -> None:
     assert [answer.created for answer in caller.answers] == [True]
     assert caller.refusals == []
     assert kit.run(kit.client.task("caller").get_state("c2")).state == Words(["hello"])
+
+
+def test_a_fork_of_a_handler_is_still_the_handler(open_kit: OpenKit) -> None:
+    """A fiber that a handler waits for cannot change the handler's instance either."""
+
+    def forked(kit: JobsTestKit) -> Effect[Any, Any]:
+        return Effect.fork(kit.client.task("caller").trigger("c1")).flat_map(lambda fiber: fiber.join())
+
+    kit, caller = open_caller(open_kit, forked)
+
+    kit.run(kit.client.task("caller").send(id="c1", event=Word("call")))
+
+    assert len(caller.refusals) == 1
+
+
+def test_a_coroutine_of_a_handler_is_still_the_handler(open_kit: OpenKit) -> None:
+    """Neither can a coroutine that the handler runs and that awaits a call."""
+    refused: list[str] = []
+
+    def awaited(kit: JobsTestKit) -> Effect[Any, Any]:
+        async def trigger() -> None:
+            try:
+                await kit.client.task("caller").trigger("c1")
+            except InvalidStateError as refusal:
+                refused.append(refusal.operation)
+
+        return Effect.from_async(trigger)
+
+    kit, _ = open_caller(open_kit, awaited)
+
+    kit.run(kit.client.task("caller").send(id="c1", event=Word("call")))
+
+    assert refused == ["trigger"]
+
+
+def test_a_call_that_comes_round_to_its_own_instance_is_refused(open_kit: OpenKit) -> None:
+    """A handler whose call makes another handler call back waits for itself: refused, not a deadlock."""
+    kits: list[JobsTestKit] = []
+
+    def calls(name: str) -> Any:
+        return Task.make(
+            state_schema=Words,
+            event_schema=Word,
+            on_event=lambda event, ctx: kits[0].client.task(name).send(id="c1", event=event),
+            execute=lambda ctx: Effect.void,
+        )
+
+    kits.append(open_kit(ping=calls("pong"), pong=calls("ping")))
+
+    with pytest.raises(ExecutionError) as caught:
+        kits[0].run(kits[0].client.task("ping").send(id="c1", event=Word("hello")))
+
+    assert "InvalidStateError" in repr(caught.value.cause)
+    for name in ["ping", "pong"]:
+        assert kits[0].run(kits[0].client.task(name).status("c1")).status == "not_found"

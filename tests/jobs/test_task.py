@@ -1082,6 +1082,54 @@ def test_a_failing_trigger_is_told_to_its_caller(open_scene: Open) -> None:
     assert scene.get_state() == before
 
 
+# -- crashes in the middle of a handler --------------------------------------------------------------
+
+
+@Effect.gen
+def slow_write(ctx: AnyContext, line: str) -> Do[None]:
+    yield from write(ctx, line)
+    yield from Effect.sleep("10 seconds")
+
+
+def test_a_crash_during_a_run_repeats_the_run(open_scene: Open) -> None:
+    """A trigger is committed before its run begins; what a dead process left undone is done by the next."""
+    scene = open_scene(execute=lambda ctx: slow_write(ctx, "ran"))
+    scene.send("+5 minutes")
+    scene.kit.run(Effect.fork_detach(scene.client.trigger("o1")))
+
+    scene.kit.restart()
+    scene.kit.advance("1 minute")
+
+    assert scene.lines() == ["+5 minutes", "ran"]
+    assert scene.status().scheduled_at == after(300)
+    assert [event.type for event in scene.kit.events].count("job.executed") == 1
+
+
+def test_a_crash_during_on_event_changes_nothing(open_scene: Open) -> None:
+    """An event whose handler did not come to its end was never acknowledged and is not there."""
+    scene = open_scene(on_event=lambda event, ctx: slow_write(ctx, event.text))
+    scene.kit.run(Effect.fork_detach(scene.client.send(id="o1", event=Note("a"), event_id="e1")))
+
+    scene.kit.restart()
+    scene.kit.advance("1 minute")
+    assert scene.status().status == "not_found"
+
+    assert scene.send("a", event_id="e1").created is True
+    assert scene.lines() == ["a"]
+
+
+def test_a_caller_that_gives_up_does_not_block_the_instance(open_scene: Open) -> None:
+    """A call that is interrupted in the middle of its handler leaves the instance free for the next."""
+    scene = open_scene(on_event=lambda event, ctx: slow_write(ctx, event.text))
+    given_up = scene.client.send(id="o1", event=Note("a")).timeout("1 second")
+
+    with pytest.raises(TypedError):
+        scene.kit.run(given_up)
+    scene.send("b")
+
+    assert scene.lines() in (["b"], ["a", "b"])
+
+
 # -- trigger and terminate (rule 24) -----------------------------------------------------------------
 
 
