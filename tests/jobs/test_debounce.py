@@ -486,6 +486,17 @@ def test_a_failing_reducer_changes_nothing(open_scene: Open, name: str) -> None:
     assert scene.state() == Batch(["a"])
 
 
+@pytest.mark.parametrize("answer", [None, "a", Ping("a"), {"names": "a"}], ids=str)
+def test_a_reducer_must_answer_with_a_state(open_scene: Open, answer: Any) -> None:
+    """A reducer that answers with something else has failed; nothing is written."""
+    scene = open_scene(on_event=lambda ctx: Effect.succeed(answer))
+
+    with pytest.raises(ExecutionError):
+        scene.add("a")
+
+    assert scene.status().status == "not_found"
+
+
 # -- full batches (rule 14) --------------------------------------------------------------------------
 
 

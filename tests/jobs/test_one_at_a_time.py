@@ -23,7 +23,7 @@ from durable_effect_jobs import (
     TaskExecuteContext,
     create_durable_jobs,
 )
-from durable_effect_jobs.errors import ExecutionError, InvalidStateError
+from durable_effect_jobs.errors import DuplicateEventError, ExecutionError, InvalidStateError
 from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -209,6 +209,20 @@ def test_concurrent_events_are_all_kept_in_their_order(story: list[tuple[str, in
         kit.restart()
         for key in {key for key, _ in story}:
             assert said(kit, key) == [str(number) for number, (to, _) in enumerate(story) if to == key]
+
+
+def test_one_of_two_equal_events_at_the_same_time_is_the_repeat(open_kit: OpenKit, speaker: Speaker) -> None:
+    """Two callers that send the same event id together: one is handled, the other is told."""
+    kit = open_kit(speaker=speaker.job)
+
+    def send() -> Effect[str, Any]:
+        call = kit.client.task("speaker").send(id="s1", event=Word("a"), event_id="e1")
+        return call.map(lambda _: "handled").pipe(
+            catch(DuplicateEventError, lambda _: Effect.succeed("repeat"))
+        )
+
+    assert kit.run(together(send(), send())) == ["handled", "repeat"]
+    assert said(kit) == ["a"]
 
 
 # -- handlers that call the client -------------------------------------------------------------------
