@@ -580,6 +580,7 @@ def _pages(storage: Storage, job: JobName | None, limit: int) -> Do[list[Instanc
     page = yield from storage.instances(job=job, limit=limit)
     while page:
         _demand(len(page) <= limit, "a page is not longer than its limit")
+        _demand(not found or page[0].key > found[-1].key, "a page begins behind after")
         found += page
         page = yield from storage.instances(job=job, after=page[-1].key, limit=limit)
     return found

@@ -30,8 +30,10 @@ _OPTIONS: dict[str, Synchronous] = {
 }
 
 
-def open_storage(url: str) -> Effect[Storage, StorageError, Need[Scope]]:
+def open_storage(url: str, *, read_only: bool = False) -> Effect[Storage, StorageError, Need[Scope]]:
     """Open the storage that a URL names; it is closed with the scope.
+
+    With ``read_only=True`` a SQLite file can be looked at while another process has it open.
 
     A URL that cannot be one is a ``ValueError`` here and now, that lists the accepted forms.
     """
@@ -39,7 +41,7 @@ def open_storage(url: str) -> Effect[Storage, StorageError, Need[Scope]]:
     if parts.scheme == "memory":
         return _open_memory(url, parts)
     if parts.scheme == "sqlite":
-        return _open_sqlite(url, parts)
+        return _open_sqlite(url, parts, read_only)
     raise _refused(url, "no storage has this scheme")
 
 
@@ -61,7 +63,7 @@ def _open_memory(url: str, parts: SplitResult) -> Effect[Storage, StorageError, 
     return Effect.sync(MemoryStorage)
 
 
-def _open_sqlite(url: str, parts: SplitResult) -> Effect[Storage, StorageError, Need[Scope]]:
+def _open_sqlite(url: str, parts: SplitResult, read_only: bool) -> Effect[Storage, StorageError, Need[Scope]]:
     if parts.netloc:
         raise _refused(url, "a file's name begins after three slashes: sqlite:///jobs.db")
     if parts.fragment or url.endswith("#"):
@@ -70,7 +72,7 @@ def _open_sqlite(url: str, parts: SplitResult) -> Effect[Storage, StorageError, 
     synchronous = _synchronous(url, parts.query)
     if path != MEMORY and path.startswith(":"):
         raise _refused(url, f"the name of a database without a file is {MEMORY}")
-    return SqliteStorage.open(path, synchronous=synchronous)
+    return SqliteStorage.open(path, synchronous=synchronous, read_only=read_only)
 
 
 def _decoded(url: str, path: str) -> str:

@@ -22,7 +22,13 @@ from durable_effect_jobs.errors import DuplicateEventError, Kind, StorageError
 from durable_effect_jobs.events import Event, event_from_bytes, event_to_bytes
 from durable_effect_jobs.instance import Commit, DeadLetter, Instance, Key, Mark, from_micros, to_micros
 from durable_effect_jobs.storage import Conflict, JobName
-from durable_effect_jobs.storage.sqlite_file import MEMORY, DatabaseFile, MemoryDatabase, Synchronous
+from durable_effect_jobs.storage.sqlite_file import (
+    MEMORY,
+    DatabaseFile,
+    FileToRead,
+    MemoryDatabase,
+    Synchronous,
+)
 from durable_effect_jobs.storage.sqlite_thread import Database, DatabaseThread
 
 __all__ = ["SqliteStorage"]
@@ -56,6 +62,7 @@ class SqliteStorage:
         synchronous: Synchronous = "full",
         cache_size: int = 4096,
         outbox_limit: int = 1_000_000,
+        read_only: bool = False,
     ) -> Effect[SqliteStorage, StorageError, Need[Scope]]:
         """Open the file, make it if it is not there, and close it with the scope.
 
@@ -63,7 +70,8 @@ class SqliteStorage:
         lose the last ones then (not when only the process dies), and is faster for single callers.
         ``cache_size`` is the number of records that are remembered, ``outbox_limit`` the number of events
         that may wait to be sent: beyond it the oldest are dropped with a warning. ``":memory:"`` is a
-        database without a file.
+        database without a file. ``read_only=True`` looks at a file that another process may have open: it
+        is not made, and writes fail.
 
         Fails with ``StorageError`` when the file is open already (one process at a time; for many use
         PostgreSQL), is not ours, or was written by a newer version; it is then left as it is.
@@ -74,10 +82,13 @@ class SqliteStorage:
             raise ValueError("cache_size must be at least 0 and outbox_limit at least 1")
 
         def open_database() -> Database:
-            return MemoryDatabase() if os.fspath(path) == MEMORY else DatabaseFile(path, synchronous)
+            if os.fspath(path) == MEMORY:
+                return MemoryDatabase()
+            return FileToRead(path) if read_only else DatabaseFile(path, synchronous)
 
         def acquire() -> Effect[SqliteStorage, StorageError]:
-            contents = _Contents(cache_size, outbox_limit)
+            # What another process writes is seen only if nothing is remembered.
+            contents = _Contents(0 if read_only else cache_size, outbox_limit)
             storage = SqliteStorage(DatabaseThread(open_database, contents), contents)
             return storage._thread.start().as_(storage)
 

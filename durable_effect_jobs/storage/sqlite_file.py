@@ -19,7 +19,15 @@ from typing import Literal, TypeAlias
 
 from durable_effect_jobs.errors import StorageError
 
-__all__ = ["MEMORY", "MIGRATIONS", "DatabaseFile", "MemoryDatabase", "Migrations", "Synchronous"]
+__all__ = [
+    "MEMORY",
+    "MIGRATIONS",
+    "DatabaseFile",
+    "FileToRead",
+    "MemoryDatabase",
+    "Migrations",
+    "Synchronous",
+]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 """What a commit survives: ``full`` the loss of power, ``normal`` only that of the process."""
@@ -108,44 +116,15 @@ def refusal(reason: str) -> StorageError:
     return StorageError("open", reason)
 
 
-class DatabaseFile:
-    """A database file that this process alone has open, from construction until :meth:`release`."""
+class _OurFile:
+    """A file that is a database of ours, or is not there yet."""
 
-    __slots__ = ("_lock", "_migrations", "_path", "_synchronous")
+    __slots__ = ("_migrations", "_path")
 
-    def __init__(
-        self, path: str | os.PathLike[str], synchronous: Synchronous, migrations: Migrations = MIGRATIONS
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], migrations: Migrations) -> None:
         self._path = Path(os.path.realpath(path))
-        self._synchronous: Synchronous = synchronous
         self._migrations = migrations
         _require_strict_tables()
-        self._is_new()  # refuse before a lock file appears beside somebody else's file
-        self._lock = _Lock(self._path)
-        try:
-            self._prepare()
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def connect(self) -> sqlite3.Connection:
-        """A connection to the file, which has to be there."""
-        return connect(self._path.as_uri() + "?mode=rw", self._synchronous)
-
-    def release(self) -> None:
-        """Let others open the file. The lock file stays: removing it would race with its next owner."""
-        self._lock.release()
-
-    def _prepare(self) -> None:
-        if self._is_new():
-            self._create()
-        else:
-            self._refuse_newer_log()
-        with contextlib.closing(self.connect()) as connection:
-            if _version(connection) < len(self._migrations):
-                migrate(connection, self._migrations)
-
-    # -- whose file is it? --------------------------------------------------------------------------
 
     def _is_new(self) -> bool:
         """Whether the file is yet to be made. Raises for one that is not ours; reads, and leaves no trace."""
@@ -190,6 +169,42 @@ class DatabaseFile:
                     f"{log} is there, but its database {self._path} is not: restore it, or remove both"
                 )
 
+
+class DatabaseFile(_OurFile):
+    """A database file that this process alone has open, from construction until :meth:`release`."""
+
+    __slots__ = ("_lock", "_synchronous")
+
+    def __init__(
+        self, path: str | os.PathLike[str], synchronous: Synchronous, migrations: Migrations = MIGRATIONS
+    ) -> None:
+        super().__init__(path, migrations)
+        self._synchronous: Synchronous = synchronous
+        self._is_new()  # refuse before a lock file appears beside somebody else's file
+        self._lock = _Lock(self._path)
+        try:
+            self._prepare()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the file, which has to be there."""
+        return connect(self._path.as_uri() + "?mode=rw", self._synchronous)
+
+    def release(self) -> None:
+        """Let others open the file. The lock file stays: removing it would race with its next owner."""
+        self._lock.release()
+
+    def _prepare(self) -> None:
+        if self._is_new():
+            self._create()
+        else:
+            self._refuse_newer_log()
+        with contextlib.closing(self.connect()) as connection:
+            if _version(connection) < len(self._migrations):
+                migrate(connection, self._migrations)
+
     def _refuse_newer_log(self) -> None:
         """A newer process may have died before its migration reached the file: its log has the version."""
         log = Path(f"{self._path}-wal")
@@ -222,6 +237,39 @@ class DatabaseFile:
             _sync_directory(self._path.parent)
         except OSError as error:
             raise StorageError("open", error) from error
+
+
+class FileToRead(_OurFile):
+    """A database file to look at, whoever has it open: it is not made, locked or changed."""
+
+    __slots__ = ()
+
+    def __init__(self, path: str | os.PathLike[str], migrations: Migrations = MIGRATIONS) -> None:
+        super().__init__(path, migrations)
+        if self._is_new():
+            raise refusal(f"there is no database {self._path}")
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that only reads. An older schema is refused: looking does not migrate it."""
+        with _translated():
+            connection = sqlite3.connect(self._path.as_uri() + "?mode=ro", uri=True, isolation_level=None)
+            try:
+                self._refuse_newer(_version(connection))
+                self._refuse_older(_version(connection))
+                return connection
+            except BaseException:
+                connection.close()
+                raise
+
+    def release(self) -> None:
+        """Nothing is held beside the connection."""
+
+    def _refuse_older(self, version: int) -> None:
+        if version < len(self._migrations):
+            raise refusal(
+                f"{self._path} was written by an older durable-effect"
+                f" (schema {version}, this one reads {len(self._migrations)}): host its jobs once"
+            )
 
 
 class MemoryDatabase:

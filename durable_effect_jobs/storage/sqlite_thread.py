@@ -133,8 +133,12 @@ class DatabaseThread:
 
     def start(self) -> Effect[None, StorageError]:
         """Open the database. When that fails the thread ends, and is of no further use."""
-        self._thread.start()
-        return self.read("open", _nothing).on_error(lambda _: self.close())
+
+        def begin() -> Effect[None, StorageError]:
+            self._thread.start()
+            return self.read("open", _nothing).on_error(lambda _: self.close())
+
+        return Effect.suspend(begin)
 
     def read(self, name: str, call: Callable[[sqlite3.Connection], A]) -> Effect[A, StorageError]:
         """Run a call that only reads. It sees every write that was acknowledged before."""
@@ -153,8 +157,12 @@ class DatabaseThread:
 
     def close(self) -> Effect[None]:
         """Do what waits, close the database, and end the thread."""
-        self.stop()
-        return Effect.from_async(lambda: asyncio.to_thread(self._thread.join))
+
+        async def end() -> None:
+            self.stop()
+            await asyncio.to_thread(self._thread.join)
+
+        return Effect.from_async(end)
 
     def stop(self) -> None:
         """Begin to close, without waiting for it."""

@@ -1,0 +1,331 @@
+"""SqliteStorage: what it promises beyond the contract."""
+
+import asyncio
+import gc
+import logging
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from storage_scene import DAY, NOON, SECOND, USER, birth, born, change, fact, letter, on_file, task
+
+from durable_effect import Do, Effect
+from durable_effect.scope import Scope
+from durable_effect_jobs.errors import StorageError
+from durable_effect_jobs.instance import Alarm, Instance, Key, Mark
+from durable_effect_jobs.storage.sqlite import SqliteStorage
+
+
+def test_what_was_committed_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    """Records, alarms, marks, events and dead letters outlive the process."""
+    path = tmp_path / "jobs.db"
+    user, other = born(USER, NOON), born(task("x"), NOON - SECOND)
+
+    @Effect.gen
+    def write(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(user, events=(fact("a"), fact("b")), mark=Mark("m", NOON + DAY)))
+        yield from storage.commit(birth(other, dead_letter=letter(other)))
+
+    @Effect.gen
+    def read(storage: SqliteStorage) -> Do[None, Any]:
+        assert (yield from storage.load(USER)) == user
+        assert (yield from storage.instances()) == [user, other]
+        assert (yield from storage.due(NOON, 10, [("task", "t"), ("continuous", "counter")])) == [
+            task("x"),
+            USER,
+        ]
+        assert (yield from storage.is_marked(USER, "m", NOON))
+        assert [event.event_id for event in (yield from storage.pending_events(10))] == ["a", "b"]
+        assert [dead.instance for dead in (yield from storage.dead_letters())] == [other]
+
+    on_file(path, write)
+    on_file(path, read)
+
+
+def test_the_log_is_moved_into_the_file_at_the_end(tmp_path: Path) -> None:
+    """After closing, the file alone has everything."""
+    path = tmp_path / "jobs.db"
+    on_file(path, lambda storage: storage.commit(birth(born())))
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    assert on_file(copy, lambda storage: storage.load(USER)) == born()
+
+
+def test_a_step_on_a_remembered_record_reads_nothing(tmp_path: Path) -> None:
+    """The last committed record is ready at once, gone ones included; others are read."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born()))
+        assert storage.load(USER).run_sync() == born()
+        yield from storage.commit(change(born(), None))
+        assert storage.load(USER).run_sync() is None
+        with pytest.raises(RuntimeError, match="wait"):
+            storage.load(task("unknown")).run_sync()
+        assert (yield from storage.load(task("unknown"))) is None
+        assert storage.load(task("unknown")).run_sync() is None
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def _remembered(storage: SqliteStorage, keys: list[Key]) -> list[str]:
+    return [key.id for key in keys if key in storage._contents.remembered]
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    """The records that were used longest ago are forgotten first, and large ones are not kept at all."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        keys = [task(name) for name in "abcde"]
+        for key in keys:
+            yield from storage.commit(birth(born(key)))
+        assert _remembered(storage, keys) == ["c", "d", "e"]
+        yield from storage.commit(change(born(keys[2]), born(keys[2]).evolve()))
+        yield from storage.load(keys[0])
+        assert _remembered(storage, keys) == ["a", "c", "e"]
+        large = born(keys[4]).evolve(state=b"x" * 20_000)
+        yield from storage.commit(change(born(keys[4]), large))
+        assert _remembered(storage, keys) == ["a", "c"]
+        assert (yield from storage.load(keys[4])) == large
+        for n, key in enumerate(keys):
+            assert ((yield from storage.load(key)) or born()).revision == (2 if n in (2, 4) else 1)
+
+    on_file(tmp_path / "jobs.db", story, cache_size=3)
+
+
+def test_a_refused_commit_is_not_remembered(tmp_path: Path) -> None:
+    """After a conflict the next load gives what is stored."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born()))
+        yield from storage.commit(birth(born(state=b"[]"))).flip()
+        assert (yield from storage.load(USER)) == born()
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def test_commits_share_transactions(tmp_path: Path) -> None:
+    """A thousand callers at once need far fewer transactions than commits."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[int, Any]:
+        commits = [storage.commit(birth(born(task(str(n))))) for n in range(1000)]
+        yield from Effect.all(commits, concurrency="unbounded")
+        assert (yield from storage.jobs()) == {("task", "t"): 1000}
+        return storage.transactions
+
+    assert on_file(tmp_path / "jobs.db", story) < 500
+
+
+def test_a_failing_database_fails_commits_and_forgets_nothing_acknowledged(tmp_path: Path) -> None:
+    """A full disk reaches callers as StorageError; afterwards loads give what is stored."""
+
+    def shrink(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born()))
+        yield from storage._thread.read("shrink", shrink)
+        large = born().evolve(state=b"x" * 1_000_000)
+        error = yield from storage.commit(change(born(), large)).flip()
+        assert isinstance(error, StorageError)
+        assert error.operation == "commit"
+        assert "full" in str(error)
+        assert (yield from storage.load(USER)) == born()
+        yield from storage.commit(change(born(), large))
+        assert (yield from storage.load(USER)) == large
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def test_the_outbox_drops_the_oldest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A full outbox drops its oldest events, counts them, and warns now and then."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[tuple[list[str], int], Any]:
+        yield from storage.commit(birth(born(), events=(fact("0"), fact("1"))))
+        yield from storage.events_sent(["0"])
+        more = tuple(fact(str(n)) for n in range(2, 10))
+        yield from storage.commit(change(born(), None, events=more))
+        left = [event.event_id for event in (yield from storage.pending_events(100))]
+        return left, storage.dropped_events
+
+    with caplog.at_level(logging.WARNING):
+        assert on_file(tmp_path / "jobs.db", story, outbox_limit=3) == (["7", "8", "9"], 6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the outbox is full (3 events): 6 of the oldest were dropped so far"
+    ]
+
+
+def test_an_event_id_is_used_once(tmp_path: Path) -> None:
+    """A commit that repeats the id of a waiting event fails alone, and changes nothing."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born(), events=(fact("e"),)))
+        error = yield from storage.commit(birth(born(task("x")), events=(fact("f"), fact("e")))).flip()
+        assert isinstance(error, StorageError)
+        assert isinstance(error.cause, sqlite3.IntegrityError)
+        assert (yield from storage.load(task("x"))) is None
+        assert [event.event_id for event in (yield from storage.pending_events(10))] == ["e"]
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def test_expired_marks_are_removed_in_passing(tmp_path: Path) -> None:
+    """Later commits take expired marks along, a bounded number each, and leave the others."""
+    path = tmp_path / "jobs.db"
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        for n in range(250):
+            mark = Mark(f"e{n}", NOON + n * SECOND)
+            yield from storage.commit(birth(born(task(str(n))), at=NOON - DAY, mark=mark))
+        present = born()
+        yield from storage.commit(birth(present, at=NOON - DAY))
+        for at, left in ((NOON, 249), (NOON + DAY, 149), (NOON + DAY, 49), (NOON + DAY, 0), (NOON + DAY, 0)):
+            after = present.evolve()
+            yield from storage.commit(change(present, after, at=at))
+            assert (yield from storage._thread.read("count", _count_marks)) == left
+            present = after
+
+    on_file(path, story)
+
+
+def _count_marks(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM mark").fetchone()[0])
+
+
+def test_what_expired_while_closed_is_removed(tmp_path: Path) -> None:
+    """A new process removes what expired under the one before."""
+    path = tmp_path / "jobs.db"
+    on_file(
+        path,
+        lambda storage: storage.commit(birth(born(), mark=Mark("e", NOON + DAY), dead_letter=letter(born()))),
+    )
+
+    @Effect.gen
+    def later(storage: SqliteStorage) -> Do[tuple[int, int], Any]:
+        yield from storage.commit(birth(born(task("x")), at=NOON + DAY))
+        letters = yield from storage.dead_letters()
+        return (yield from storage._thread.read("count", _count_marks)), len(letters)
+
+    assert on_file(path, later) == (0, 0)
+
+
+def test_statements_use_their_indexes(tmp_path: Path) -> None:
+    """What is due, and what expired, is found without looking at everything."""
+    from durable_effect_jobs.storage import sqlite
+
+    path = tmp_path / "jobs.db"
+    on_file(path, lambda _: Effect.void)
+    statements = [
+        (sqlite._DUE, ("task", "t", 0, 1), "SEARCH instance USING COVERING INDEX instance_alarm"),
+        (sqlite._NEXT_DUE, ("task", "t"), "SEARCH instance USING COVERING INDEX instance_alarm"),
+        (sqlite._JOBS, (), "USING COVERING INDEX"),
+        (sqlite._INSTANCES, ("", "", "", 1), "SEARCH instance USING INDEX"),
+        (sqlite._INSTANCES_OF, ("task", "t", "", 1), "SEARCH instance USING INDEX"),
+        (sqlite._REMOVE_EXPIRED_MARKS, (0, 1), "SEARCH mark USING COVERING INDEX mark_expiry"),
+        (sqlite._REMOVE_EXPIRED_LETTERS, (0, 1), "dead_letter_expiry"),
+        (sqlite._REMOVE_EVENT, ("e",), "SEARCH outbox USING INDEX"),
+    ]
+    with closing(sqlite3.connect(path)) as connection:
+        for statement, values, expected in statements:
+            plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
+            assert expected in plan, plan
+            assert "TEMP B-TREE" not in plan, plan
+
+
+# -- closing -------------------------------------------------------------------------------------------
+
+
+def test_a_closed_storage_refuses_calls(tmp_path: Path) -> None:
+    """Also for records that were remembered; the error says why."""
+
+    async def main() -> None:
+        storage = await SqliteStorage.open(tmp_path / "jobs.db").tap(_commit_one).scoped()
+        for effect in (storage.load(USER), storage.commit(birth(born())), storage.jobs()):
+            error = await effect.flip()
+            assert isinstance(error, StorageError)
+            assert str(error.cause) == "the storage is closed"
+
+    asyncio.run(main())
+
+
+def _commit_one(storage: SqliteStorage) -> Effect[None, Any]:
+    return storage.commit(birth(born()))
+
+
+def test_a_storage_that_is_dropped_lets_go_of_its_file(tmp_path: Path) -> None:
+    """A storage that nobody holds any more closes by itself, though its scope never closed."""
+    path = tmp_path / "jobs.db"
+
+    async def main() -> None:
+        scope = await Scope.make()
+        storage = await scope.extend(SqliteStorage.open(path))
+        thread = storage._thread._thread
+        del storage, scope
+        gc.collect()
+        await asyncio.to_thread(thread.join)
+        await SqliteStorage.open(path).scoped()
+
+    asyncio.run(main())
+
+
+def test_a_storage_that_is_left_open_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A program may end without closing; what was acknowledged is there."""
+    path = tmp_path / "jobs.db"
+    program = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+from storage_scene import birth, born
+from durable_effect.scope import Scope
+from durable_effect_jobs.storage.sqlite import SqliteStorage
+
+async def main():
+    scope = await Scope.make()
+    storage = await scope.extend(SqliteStorage.open(sys.argv[1]))
+    await storage.commit(birth(born()))
+    return scope, storage
+
+left_open = asyncio.run(main())
+print("end")
+"""
+    command = [sys.executable, "-c", program, str(path), str(Path(__file__).parent)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("end\n", "")
+    assert on_file(path, lambda storage: storage.load(USER)) == born()
+
+
+def test_options_are_checked_when_it_is_named() -> None:
+    """An impossible option is a ValueError before anything is opened."""
+    for options in ({"synchronous": "off"}, {"cache_size": -1}, {"outbox_limit": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            SqliteStorage.open("jobs.db", **options)  # type: ignore[arg-type]
+
+
+def test_alarms_of_any_time_are_kept(tmp_path: Path) -> None:
+    """Alarms before 1970 and in the year 9999 are instants like others."""
+    times = [datetime.min.replace(tzinfo=NOON.tzinfo), datetime(1969, 7, 20, tzinfo=NOON.tzinfo)]
+    times.append(datetime.max.replace(tzinfo=NOON.tzinfo))
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        written: list[Instance] = []
+        for n, at in enumerate(times):
+            instance = Instance(key=task(str(n)), incarnation="i", created_at=at, alarm=Alarm(at, "retry"))
+            yield from storage.commit(birth(instance, at=at))
+            written.append(instance)
+        assert (yield from storage.instances()) == written
+        assert (yield from storage.next_due([("task", "t")])) == times[0]
+        assert (yield from storage.due(times[-1], 10, [("task", "t")])) == [one.key for one in written]
+
+    on_file(tmp_path / "jobs.db", story, cache_size=0)
