@@ -2,9 +2,11 @@
 
     python tests/docs/pages.py DIRECTORY      writes each page as one module, for a type checker
 
-The Python blocks of a page are one program: they run in order, in one module, in an empty directory. Functions named
-`test_...` are run too, with the pytest fixtures that they ask for. A block that says `# -> text` behind its prints
-must print exactly these lines. A fence marked `no-run` is left out; an HTML comment right above says why.
+The Python blocks of a page are one program: they run in order, in one module, in an empty directory.
+Functions named `test_...` are run too, with the pytest fixtures that they ask for. A block that says
+`# -> text` behind its prints must print exactly these lines. A fence marked `no-run` is left out; an HTML
+comment right above says why. In `console` blocks a line with `$` is a command, and what is below it is what
+it prints.
 """
 
 from __future__ import annotations
@@ -18,10 +20,9 @@ import attrs
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_FENCE = re.compile(
-    r"^(?P<above>[^\n]*)\n```(?P<info>[^\n`]+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+_FENCE = re.compile(r"^(?P<above>[^\n]*)\n```(?P<info>[^\n`]+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXPECTED = re.compile(r"# -> (.*)$", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ (?P<command>.*)\n(?P<answer>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -80,6 +81,16 @@ class Page:
     def program(self) -> list[Block]:
         """The blocks that run."""
         return [block for block in self.blocks if block.runs]
+
+    @property
+    def dialogue(self) -> list[tuple[str, str]]:
+        """The commands of the console blocks, each with what it prints."""
+        return [
+            (said["command"], said["answer"])
+            for block in self.blocks
+            if block.info == "console"
+            for said in _COMMAND.finditer(block.code)
+        ]
 
     @property
     def links(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,12 +68,31 @@ def test_links_lead_somewhere(page: Page) -> None:
 
 
 def test_every_page_can_be_found_from_the_index() -> None:
-    """A page that the index does not link to is a page that nobody reads."""
-    index = ROOT / "docs" / "index.md"
-    linked = {(index.parent / link.partition("#")[0]).resolve() for link in Page(index).links}
-    unlinked = {page.path for page in PAGES if page.path.is_relative_to(index.parent)} - {index} - linked
+    """A page that no way leads to from the index is a page that nobody reads."""
+    found: set[Path] = set()
+    ways = [ROOT / "docs" / "index.md"]
+    while ways:
+        path = ways.pop()
+        if path.suffix == ".md" and path not in found:
+            found.add(path)
+            ways += [(path.parent / link.partition("#")[0]).resolve() for link in Page(path).links]
 
-    assert not unlinked
+    assert {page.path for page in PAGES} <= found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.dialogue], ids=by_name)
+def test_commands_answer_as_shown(page: Page, tmp_path: Path) -> None:
+    """What stands below a `$ durable-effect ...` is what the command prints."""
+    for command, shown in page.dialogue:
+        _, *arguments = shlex.split(command)
+        answer = subprocess.run(
+            [sys.executable, "-m", "durable_effect_jobs.cli", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.stdout + answer.stderr == shown, command
 
 
 def test_the_quick_start_continues_where_it_stopped(tmp_path: Path) -> None:
@@ -81,7 +101,9 @@ def test_the_quick_start_continues_where_it_stopped(tmp_path: Path) -> None:
     program.write_text(Page(ROOT / "README.md").program[0].code, encoding="utf-8")
 
     first, second = (
-        subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, program], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
         for _ in range(2)
     )
 
