@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Clock, Deferred, Do, Effect, Env, Exit, Fiber, Need, Scope, Semaphore
+from durable_effect import Cause, Clock, Deferred, Do, Effect, Env, Exit, Fiber, Need, Scope, Semaphore
 from durable_effect_jobs.attempt import Inside
 from durable_effect_jobs.errors import InvalidStateError, StorageError
 from durable_effect_jobs.instance import Instance, Key
@@ -158,64 +158,50 @@ class Engine:
     @Effect.gen
     def _run_alarms(self) -> Do[Never, Never]:
         while True:
-            yield from self._pass().provide_env(self._env).catch_all(self._rest)
+            yield from self._pass().provide_env(self._env).catch_all(_rest)
 
     @Effect.gen
     def _pass(self) -> Do[None, StorageError, Any]:
         """Start what is due, then sleep until there may be more."""
-        self._wake_up = yield from Deferred.make()
+        wake_up = self._wake_up = yield from Deferred.make()
         self._sleeps_until = None
+        room = self.registry.limits.concurrency - len(self._running)
+        if room <= 0:
+            yield from wake_up.await_()
+            return
         now = yield from Clock.now()
-        free = self.registry.limits.concurrency - len(self._running)
-        started = 0
-        if free > 0:
-            jobs = self.registry.jobs.keys()
-            due = yield from self.storage.due(now, free + len(self._running), jobs)
-            for key in due:
-                if key not in self._running and started < free:
-                    started += 1
-                    yield from self._start(key)
-        if started < free:
-            yield from self._sleep(now)
-        elif free > 0:
-            yield from Effect.yield_now()
-        else:
-            yield from self._wake_up.await_()
+        jobs = self.registry.jobs.keys()
+        due = yield from self.storage.due(now, room + len(self._running), jobs)
+        starting = [key for key in due if key not in self._running][:room]
+        for key in starting:
+            yield from self._start(key)
+        if len(starting) < room:
+            # All that is due by now runs, and what comes of it wakes the loop.
+            following = yield from self.storage.next_due(jobs, after=now)
+            yield from self._sleep(wake_up, now, following)
 
     @Effect.gen
-    def _sleep(self, now: datetime) -> Do[None, StorageError, Any]:
-        following = yield from self.storage.next_due(self.registry.jobs.keys())
+    def _sleep(self, wake_up: Deferred[None, Never], now: datetime, following: datetime | None) -> Do[None]:
         latest = now + self.registry.limits.poll_interval if self._polls else None
-        # What is due but running already is not waited for: its end wakes the loop.
-        if following is not None and following <= now:
-            following = latest if self._running else now
         until = min((at for at in (following, latest) if at is not None), default=None)
         self._sleeps_until = until
-        wake_up = self._wake_up
-        if wake_up is None:
-            return
         if until is None:
             yield from wake_up.await_()
-        elif until > now:
+        else:
             yield from wake_up.await_().timeout_option(until - now)
 
     @Effect.gen
     def _start(self, key: Key) -> Do[None, Never, Any]:
-        run = self._in_order(key, fire_if_due(self.registry, key)).catch_all(self._rest)
+        run = self._in_order(key, fire_if_due(self.registry, key)).as_void().catch_all(_rest).catch_cause(_rest)
         over = Effect.suspend(lambda: self._run_ended(key))
-        fiber = yield from run.catch_cause(_report_defect).ensuring(over).fork_detach()
-        self._running[key] = fiber
+        self._running[key] = yield from run.ensuring(over).fork_detach()
 
     def _run_ended(self, key: Key) -> Effect[None]:
-        self._running.pop(key, None)
+        """Make room, and look again: after a failure of the storage the alarm is still due."""
+        del self._running[key]
         wake_up = self._wake_up
         woken = Effect.void if wake_up is None else wake_up.succeed(None).as_void()
-        return woken.flat_map(lambda _: self._signal_idle())
-
-    def _rest(self, error: object) -> Effect[None]:
-        """The storage failed: say so and let it rest; what was due still is."""
-        _logger.error("alarms wait a moment: %s", error)
-        return Effect.sleep(_REST_AFTER_FAILURE)
+        return woken.and_then(self._signal_idle())
 
     @Effect.gen
     def _report_strangers(self) -> Do[None, StorageError]:
@@ -258,9 +244,12 @@ class _Turnstile:
     users: int = 0
 
 
-def _report_defect(cause: Any) -> Effect[None]:
-    """A defect of the engine itself: the alarm is still due, and the next look runs it again."""
-    if not cause.is_interrupted_only():
-        _logger.error("an alarm ended with a defect: %s", cause, exc_info=cause.squash())
-        return Effect.sleep(_REST_AFTER_FAILURE)
-    return Effect.void
+def _rest(error: object) -> Effect[None]:
+    """The storage failed, or the engine has a defect: say so and wait a moment. What was due still is."""
+    if isinstance(error, Cause):
+        if error.is_interrupted_only:
+            return Effect.fail_cause(error)
+        _logger.error("alarms wait a moment", exc_info=error.squash())
+    else:
+        _logger.error("alarms wait a moment: %s", error)
+    return Effect.sleep(_REST_AFTER_FAILURE)

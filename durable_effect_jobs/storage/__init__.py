@@ -64,8 +64,10 @@ class Storage(Protocol):
         """Instances of these jobs whose alarm is at or before ``now``, longest overdue first (then by key)."""
         ...
 
-    def next_due(self, jobs: Collection[JobName]) -> Effect[datetime | None, StorageError]:
-        """The earliest alarm of these jobs, past ones included."""
+    def next_due(
+        self, jobs: Collection[JobName], *, after: datetime | None = None
+    ) -> Effect[datetime | None, StorageError]:
+        """The earliest alarm of these jobs that is later than ``after``; without it, past ones included."""
         ...
 
     def jobs(self) -> Effect[dict[JobName, int], StorageError]:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import islice, takewhile
 
 import attrs
 
@@ -67,8 +67,10 @@ class MemoryStorage:
     def due(self, now: datetime, limit: int, jobs: Collection[JobName]) -> Effect[list[Key], StorageError]:
         return Effect.sync(lambda: self._due(to_micros(now), limit, jobs))
 
-    def next_due(self, jobs: Collection[JobName]) -> Effect[datetime | None, StorageError]:
-        return Effect.sync(lambda: self._next_due(jobs))
+    def next_due(
+        self, jobs: Collection[JobName], *, after: datetime | None = None
+    ) -> Effect[datetime | None, StorageError]:
+        return Effect.sync(lambda: self._next_due(jobs, None if after is None else to_micros(after)))
 
     # -- listing -----------------------------------------------------------------------------------
 
@@ -145,8 +147,8 @@ class MemoryStorage:
         ]
         return [Key(kind, job, its_id) for _, kind, job, its_id in sorted(found)[:limit]]
 
-    def _next_due(self, jobs: Collection[JobName]) -> datetime | None:
-        earliest = [at for name in jobs if (at := self._alarms(name).earliest()) is not None]
+    def _next_due(self, jobs: Collection[JobName], after_us: int | None) -> datetime | None:
+        earliest = [at for name in jobs if (at := self._alarms(name).earliest(after_us)) is not None]
         return from_micros(min(earliest)) if earliest else None
 
     def _alarms(self, name: JobName) -> _Alarms:
@@ -237,27 +239,36 @@ class _Alarms:
             self._heap = [(at, waiting) for waiting, at in self._at.items()]
             heapify(self._heap)
 
-    def earliest(self) -> int | None:
-        heap = self._heap
-        while heap and not self._holds(heap[0]):
-            heappop(heap)
-        return heap[0][0] if heap else None
+    def earliest(self, after_us: int | None = None) -> int | None:
+        """The first alarm, or the first that is later than ``after_us``."""
+        if after_us is None:
+            self._drop_stale()
+            return self._heap[0][0] if self._heap else None
+        return next((at for at, _ in self._in_order() if at > after_us), None)
 
     def due(self, now_us: int, limit: int) -> list[tuple[int, str]]:
-        """The first ``limit`` due entries in order, found by walking the heap down without changing it."""
-        self.earliest()
-        heap, found = self._heap, list[tuple[int, str]]()
+        """The first ``limit`` due entries in order."""
+        return list(islice(takewhile(lambda entry: entry[0] <= now_us, self._in_order()), limit))
+
+    def _in_order(self) -> Iterator[tuple[int, str]]:
+        """The entries that hold, found by walking the heap down without changing it."""
+        self._drop_stale()
+        heap = self._heap
         front = [(heap[0], 0)] if heap else []
-        while front and len(found) < limit:
+        latest: tuple[int, str] | None = None
+        while front:
             entry, n = heappop(front)
-            if entry[0] > now_us:
-                break
-            if self._holds(entry) and entry not in found[-1:]:  # an alarm set to a time twice is there twice
-                found.append(entry)
+            if self._holds(entry) and entry != latest:  # an alarm set to a time twice is there twice
+                yield entry
+                latest = entry
             for child in (2 * n + 1, 2 * n + 2):
                 if child < len(heap):
                     heappush(front, (heap[child], child))
-        return found
+
+    def _drop_stale(self) -> None:
+        heap = self._heap
+        while heap and not self._holds(heap[0]):
+            heappop(heap)
 
     def _holds(self, entry: tuple[int, str]) -> bool:
         return self._at.get(entry[1]) == entry[0]

@@ -138,9 +138,11 @@ class SqliteStorage:
         names, now_us = frozenset(jobs), to_micros(now)
         return self._thread.read("due", lambda connection: _due(connection, now_us, limit, names))
 
-    def next_due(self, jobs: Collection[JobName]) -> Effect[datetime | None, StorageError]:
-        names = frozenset(jobs)
-        return self._thread.read("next_due", lambda connection: _next_due(connection, names))
+    def next_due(
+        self, jobs: Collection[JobName], *, after: datetime | None = None
+    ) -> Effect[datetime | None, StorageError]:
+        names, after_us = frozenset(jobs), _BEFORE_ALL if after is None else to_micros(after)
+        return self._thread.read("next_due", lambda connection: _next_due(connection, names, after_us))
 
     # -- listing -----------------------------------------------------------------------------------
 
@@ -233,8 +235,6 @@ class _Contents:
 
     def commit(self, connection: sqlite3.Connection, commit: Commit, rows: _Rows) -> None:
         at_us = to_micros(commit.at)
-        self._commits += 1
-        self._latest_us = max(self._latest_us, at_us)
         if not _replace(connection, commit.key, commit.before, rows.after):
             raise Conflict(commit.key)
         if commit.mark is not None:
@@ -245,6 +245,8 @@ class _Contents:
         if rows.events:
             connection.executemany(_ADD_EVENT, rows.events)
             self._outbox_grew = True
+        self._commits += 1
+        self._latest_us = max(self._latest_us, at_us)
 
     def remember(self, key: Key, instance: Instance | None) -> None:
         """Keep the record for the next step on it, in place of the one that was kept longest ago."""
@@ -325,8 +327,8 @@ def _due(connection: sqlite3.Connection, now_us: int, limit: int, jobs: frozense
     return [Key(kind, job, its_id) for _, kind, job, its_id in sorted(found)[:limit]]
 
 
-def _next_due(connection: sqlite3.Connection, jobs: frozenset[JobName]) -> datetime | None:
-    alarms = [connection.execute(_NEXT_DUE, job).fetchone()[0] for job in jobs]
+def _next_due(connection: sqlite3.Connection, jobs: frozenset[JobName], after_us: int) -> datetime | None:
+    alarms = [connection.execute(_NEXT_DUE, (*job, after_us)).fetchone()[0] for job in jobs]
     return min((from_micros(alarm_us) for alarm_us in alarms if alarm_us is not None), default=None)
 
 
@@ -414,7 +416,8 @@ _DUE = """
     ORDER BY alarm_us, id LIMIT ?
 """
 
-_NEXT_DUE = "SELECT min(alarm_us) FROM instance WHERE kind = ? AND job = ? AND alarm_us IS NOT NULL"
+_NEXT_DUE = "SELECT min(alarm_us) FROM instance WHERE kind = ? AND job = ? AND alarm_us > ?"
+_BEFORE_ALL = -(1 << 63)
 
 _JOBS = "SELECT kind, job, count(*) FROM instance GROUP BY kind, job"
 

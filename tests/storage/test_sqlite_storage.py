@@ -229,7 +229,7 @@ def test_statements_use_their_indexes(tmp_path: Path) -> None:
     on_file(path, lambda _: Effect.void)
     statements = [
         (sqlite._DUE, ("task", "t", 0, 1), "SEARCH instance USING COVERING INDEX instance_alarm"),
-        (sqlite._NEXT_DUE, ("task", "t"), "SEARCH instance USING COVERING INDEX instance_alarm"),
+        (sqlite._NEXT_DUE, ("task", "t", 0), "SEARCH instance USING COVERING INDEX instance_alarm"),
         (sqlite._JOBS, (), "USING COVERING INDEX"),
         (sqlite._INSTANCES, ("", "", "", 1), "SEARCH instance USING INDEX"),
         (sqlite._INSTANCES_OF, ("task", "t", "", 1), "SEARCH instance USING INDEX"),
