@@ -199,7 +199,7 @@ def _reason(path: Path) -> str:
 
 
 def test_a_file_is_opened_once(tmp_path: Path) -> None:
-    """A second open fails, and names the storage for many processes; after the first is closed it succeeds."""
+    """A second open fails, and names what is for many processes; after the first is closed it succeeds."""
     path = tmp_path / "jobs.db"
 
     @Effect.gen
