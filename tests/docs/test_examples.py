@@ -10,9 +10,13 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pages import ROOT, Block, Page, pages
 
 PAGES = pages()
+AT_LEISURE = settings(
+    max_examples=20, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 PROGRAMS = [page for page in PAGES if page.program]
 
 
@@ -26,6 +30,8 @@ def run(block: Block, page: Page, module: ModuleType, request: pytest.FixtureReq
     exec(compile("\n" * (block.line - 1) + block.code, page.path, "exec"), vars(module))
     for name, value in list(vars(module).items()):
         if name.startswith("test_") and name not in known and isinstance(value, FunctionType):
+            if getattr(value, "is_hypothesis_test", False):
+                value = AT_LEISURE(value)
             value(**{name: request.getfixturevalue(name) for name in inspect.signature(value).parameters})
 
 
