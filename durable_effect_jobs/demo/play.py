@@ -103,13 +103,13 @@ class Outcome:
 @Effect.gen
 def play(
     url: str, seconds: float, log: Path, stage: Stage
-) -> Do[Outcome, DemoFailed | StorageError | OSError, Need[Scope]]:
+) -> Do[Outcome, DemoFailed | StorageError, Need[Scope]]:
     """Play for about so long, on a new storage at ``url``, and answer what the books say.
 
     What workers write to their standard error goes to ``log``.
     """
     yield from _records(url)  # a file that cannot be used is found here, before anything starts
-    outside = yield from Outside.open()
+    outside = yield from Outside.open().map_error(lambda error: DemoFailed(f"could not serve: {error}"))
     started_at = yield from Clock.now()
     show = _Show(url=url, outside=outside, log=log, stage=stage, started_at=started_at)
     half = timedelta(seconds=seconds / 2)

@@ -1,0 +1,185 @@
+"""How a record looks in a terminal, and as JSON. It is all read off the record: no user code is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import attrs
+from rich.table import Table
+from rich.text import Text
+
+from durable_effect_jobs.instance import Instance
+
+__all__ = [
+    "STATUS_STYLES",
+    "instance_page",
+    "instance_table",
+    "last_error",
+    "next_alarm",
+    "printable",
+    "printed",
+    "runs",
+    "state_line",
+    "status",
+    "to_json",
+]
+
+_LONGEST_STATE = 200
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+def status(instance: Instance) -> str:
+    """The word that the client's ``status`` has for it."""
+    if instance.stopped:
+        return "stopped"
+    if instance.key.kind == "task":
+        return "idle" if instance.alarm is None else "active"
+    return "running" if instance.key.kind == "continuous" else "debouncing"
+
+
+def next_alarm(instance: Instance, now: datetime) -> str:
+    """When it is woken next, and what for."""
+    if instance.alarm is None:
+        return "-"
+    return f"{countdown(instance.alarm.at - now)} ({instance.alarm.reason})"
+
+
+def countdown(left: timedelta) -> str:
+    """A span as one says it: the two units that matter."""
+    if left < timedelta():
+        return f"{countdown(-left)} late" if left < timedelta(seconds=-1) else "now"
+    seconds = left.total_seconds()
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, hours = seconds // 60, seconds // 3600
+    if minutes < 60:
+        return f"{minutes:.0f} min {seconds % 60:.0f} s"
+    if hours < 48:
+        return f"{hours:.0f} h {minutes % 60:.0f} min"
+    return f"{hours // 24:.0f} d {hours % 24:.0f} h"
+
+
+def runs(instance: Instance) -> str:
+    """What its kind counts."""
+    if instance.key.kind == "continuous":
+        return _counted(instance.run_count, "run")
+    events = _counted(instance.event_count, "event")
+    return (
+        events if instance.key.kind == "debounce" else f"{events}, {_counted(instance.execute_count, 'run')}"
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def last_error(instance: Instance) -> str:
+    """Type and message of the last failure, on one line."""
+    error = instance.last_error
+    return "" if error is None else f"{error.type}: {error.message}"
+
+
+def instance_table(instances: tuple[Instance, ...], now: datetime) -> Table:
+    """One line for each instance."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("INSTANCE", overflow="fold")
+    table.add_column("STATUS", no_wrap=True, min_width=10)
+    table.add_column("NEXT ALARM", no_wrap=True, min_width=18)
+    table.add_column("COUNTS", no_wrap=True, min_width=15)
+    table.add_column("LAST ERROR", no_wrap=True)
+    for instance in instances:
+        table.add_row(
+            printed(instance.key.instance_id),
+            printed(status(instance), STATUS_STYLES[status(instance)]),
+            next_alarm(instance, now),
+            runs(instance),
+            printed(last_error(instance), "red"),
+        )
+    return table
+
+
+STATUS_STYLES = {
+    "running": "green",
+    "debouncing": "green",
+    "active": "green",
+    "idle": "dim",
+    "stopped": "red",
+}
+
+
+def printed(text: str, style: str = "") -> Text:
+    """Text as it is: without markup, and without anything that commands the terminal."""
+    return Text(printable(text), style)
+
+
+def instance_page(instance: Instance, now: datetime) -> str:
+    """Everything about one instance, its state included."""
+    alarm, error = instance.alarm, instance.last_error
+    lines = [
+        printable(instance.key.instance_id),
+        f"  status      {status(instance)}",
+        f"  next alarm  {next_alarm(instance, now)}" + (f" at {_utc(alarm.at)}" if alarm else ""),
+        f"  counts      {runs(instance)}",
+        f"  created     {_utc(instance.created_at)}",
+    ]
+    if instance.failed_attempts:
+        lines.append(f"  retrying    {_counted(instance.failed_attempts, 'attempt')} failed")
+    if error is not None:
+        lines.append(f"  last error  {printable(last_error(instance))}")
+        lines += [f"    {printable(line)}" for line in (error.stack or "").splitlines()]
+    lines.append("  state")
+    state = None if instance.state is None else json.loads(instance.state)
+    lines += [
+        f"    {printable(line)}" for line in json.dumps(state, indent=2, ensure_ascii=False).splitlines()
+    ]
+    return "\n".join(lines)
+
+
+def _utc(instant: datetime) -> str:
+    return instant.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", " UTC")
+
+
+def state_line(instance: Instance) -> str:
+    """The state in a few words: lists are told by their length, and what is empty or zero is not told."""
+    state: Any = None if instance.state is None else json.loads(instance.state)
+    if not isinstance(state, dict):
+        return "" if state is None else printable(json.dumps(state))[:_LONGEST_STATE]
+    fields = cast("dict[str, Any]", state)
+    words = (f"{name}={_word(value)}" for name, value in fields.items() if value)
+    return printable(" ".join(words))[:_LONGEST_STATE]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list | dict):
+        return f"[{len(cast('list[Any]', value))}]"
+    if isinstance(value, str) and _INSTANT.fullmatch(value):
+        return f"{datetime.fromisoformat(value):%H:%M:%S}"
+    return str(value)
+
+
+def printable(text: str) -> str:
+    """Text that cannot command the terminal: what is stored may come from anywhere."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def to_json(instance: Instance) -> dict[str, Any]:
+    """Everything but the state, as JSON takes it."""
+    alarm, error = instance.alarm, instance.last_error
+    return {
+        "instance_id": instance.key.instance_id,
+        "kind": instance.key.kind,
+        "job": instance.key.job,
+        "id": instance.key.id,
+        "status": status(instance),
+        "created_at": instance.created_at.isoformat(),
+        "alarm_at": None if alarm is None else alarm.at.isoformat(),
+        "alarm_reason": None if alarm is None else alarm.reason,
+        "run_count": instance.run_count,
+        "event_count": instance.event_count,
+        "execute_count": instance.execute_count,
+        "failed_attempts": instance.failed_attempts,
+        "last_error": None if error is None else attrs.asdict(error),
+    }
