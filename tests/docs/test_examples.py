@@ -27,7 +27,8 @@ def by_name(page: Page) -> str:
 def run(block: Block, page: Page, module: ModuleType, request: pytest.FixtureRequest) -> None:
     """Run a block as a part of the page's module; tracebacks name the page and its line."""
     known = set(vars(module))
-    exec(compile("\n" * (block.line - 1) + block.code, page.path, "exec"), vars(module))
+    source = "\n" * (block.line - 1) + block.code
+    exec(compile(source, page.path, "exec", dont_inherit=True), vars(module))
     for name, value in list(vars(module).items()):
         if name.startswith("test_") and name not in known and isinstance(value, FunctionType):
             if getattr(value, "is_hypothesis_test", False):
