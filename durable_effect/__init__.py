@@ -1,5 +1,7 @@
 """durable_effect: work as typed values. What it yields, how it may fail and what it needs are in its type."""
 
+# ruff: noqa: I001 - in the order in which one learns them; `effect` has to be first, the others build on it.
+
 from durable_effect.effect import Do, Effect, Restore
 from durable_effect.context import Env, Key, Need, Reference, Tag
 from durable_effect.errors import (
@@ -27,7 +29,7 @@ from durable_effect.clock import Clock, TestClock
 from durable_effect.random import Random
 from durable_effect.logging import Logger
 
-__all__ = [  # noqa: RUF022 - in the order in which one learns them
+__all__ = [  # noqa: RUF022 - see above
     "Effect",
     "Do",
     "Need",

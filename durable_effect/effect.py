@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
@@ -38,6 +38,7 @@ from returns.result import Success as ResultSuccess
 from typing_extensions import TypeAliasType, TypeVar
 
 from durable_effect.context import Env, Key, Need
+from durable_effect.dual import Forks, Races, Run, RunAsyncExit, RunExit, Scopes
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.errors import EffectTimeout
 from durable_effect.exit import Cause, Exit, Failure, Success
@@ -315,7 +316,7 @@ class Effect(Generic[A, E, R]):
         """Go on with another effect, whatever the value."""
         return FlatMap(self, lambda _: after)
 
-    def tap(self, f: Callable[[A], Effect[Any, E2, R2]]) -> Effect[A, E | E2, R | R2]:
+    def tap(self, f: Callable[[A], Effect[B, E2, R2]]) -> Effect[A, E | E2, R | R2]:
         """Run an effect made of the value, and keep the value."""
         return FlatMap(self, lambda value: Map(f(value), lambda _: value))
 
@@ -335,7 +336,7 @@ class Effect(Generic[A, E, R]):
         """Run both, one after the other, and combine the values."""
         return FlatMap(self, lambda first: Map(other, lambda second: f(first, second)))
 
-    def flatten(self: Effect[Effect[A1, E1, R1], E2, R2]) -> Effect[A1, E1 | E2, R1 | R2]:
+    def flatten(self: Effect[Effect[A1, E1, R1], E, R]) -> Effect[A1, E | E1, R | R1]:
         """Run the effect that is the value."""
         return FlatMap(self, _itself)
 
@@ -367,11 +368,11 @@ class Effect(Generic[A, E, R]):
         """Answer a fallback in place of a typed error."""
         return CatchAll(self, lambda _: Sync(thunk))
 
-    def tap_error(self, f: Callable[[E], Effect[Any, E2, R2]]) -> Effect[A, E | E2, R | R2]:
+    def tap_error(self, f: Callable[[E], Effect[B, E2, R2]]) -> Effect[A, E | E2, R | R2]:
         """Run an effect made of the typed error, and keep failing."""
         return CatchAll(self, lambda error: FlatMap(f(error), lambda _: FailWith(error)))
 
-    def tap_cause(self, f: Callable[[Cause[E]], Effect[Any, E2, R2]]) -> Effect[A, E | E2, R | R2]:
+    def tap_cause(self, f: Callable[[Cause[E]], Effect[B, E2, R2]]) -> Effect[A, E | E2, R | R2]:
         """Run an effect made of the whole cause, and keep failing."""
         return Fold(self, lambda cause: FlatMap(f(cause), lambda _: FailCause(cause)), Succeed)
 
@@ -426,19 +427,19 @@ class Effect(Generic[A, E, R]):
 
     # ---- finalizers ----------------------------------------------------------------------------------------
 
-    def ensuring(self, finalizer: Effect[Any, Never, R2]) -> Effect[A, E, R | R2]:
+    def ensuring(self, finalizer: Effect[B, Never, R2]) -> Effect[A, E, R | R2]:
         """Run `finalizer` whatever happens, without interruption. If it fails too, both causes count."""
         return OnExit(self, lambda _: finalizer)
 
-    def on_exit(self, f: Callable[[Exit[A, E]], Effect[Any, Never, R2]]) -> Effect[A, E, R | R2]:
+    def on_exit(self, f: Callable[[Exit[A, E]], Effect[B, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer that sees how it ended."""
         return OnExit(self, f)
 
-    def on_error(self, f: Callable[[Cause[E]], Effect[Any, Never, R2]]) -> Effect[A, E, R | R2]:
+    def on_error(self, f: Callable[[Cause[E]], Effect[B, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer only if it failed."""
         return OnExit(self, lambda outcome: f(outcome.cause) if isinstance(outcome, Failure) else None)
 
-    def on_interrupt(self, f: Callable[[], Effect[Any, Never, R2]]) -> Effect[A, E, R | R2]:
+    def on_interrupt(self, f: Callable[[], Effect[B, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer only if it was interrupted."""
 
         def finalizer(outcome: Exit[Any, Any]) -> Effect[Any, Any, Any] | None:
@@ -448,7 +449,7 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def acquire_release(
-        acquire: Effect[A1, E1, R1], release: Callable[[A1], Effect[Any, Never, R2]]
+        acquire: Effect[A1, E1, R1], release: Callable[[A1], Effect[B, Never, R2]]
     ) -> Effect[A1, E1, R1 | R2 | Need[Scope]]:
         """Acquire a resource, without interruption, and have it released when the scope closes."""
         return acquire_release(acquire, release)
@@ -457,7 +458,7 @@ class Effect(Generic[A, E, R]):
     def acquire_use_release(
         acquire: Effect[A1, E1, R1],
         use: Callable[[A1], Effect[A2, E2, R2]],
-        release: Callable[[A1], Effect[Any, Never, R3]],
+        release: Callable[[A1], Effect[B, Never, R3]],
     ) -> Effect[A2, E1 | E2, R1 | R2 | R3]:
         """Acquire a resource, use it, and release it whatever happens."""
         return Effect.uninterruptible_mask(
@@ -468,7 +469,7 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def add_finalizer(
-        f: Callable[[Exit[Any, Any]], Effect[Any, Never, R1]],
+        f: Callable[[Exit[Any, Any]], Effect[B, Never, R1]],
     ) -> Effect[None, Never, R1 | Need[Scope]]:
         """Have `f(exit)` run when the scope closes."""
         return add_finalizer(f)
@@ -492,13 +493,8 @@ class Effect(Generic[A, E, R]):
         """Enter an async context manager, and leave it when the scope closes."""
         return from_async_context_manager(make)
 
-    @overload
-    def scoped(self: Effect[A1, E1, Need[Scope]]) -> Effect[A1, E1]: ...
-    @overload
-    def scoped(self: Effect[A1, E1, Need[Scope] | R1]) -> Effect[A1, E1, R1]: ...
-    def scoped(self: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
-        """Give the program a scope that closes when it ends."""
-        return scoped(self)
+    scoped: ClassVar[Scopes]
+    """Give the program a scope that closes when it ends."""
 
     # ---- interruption --------------------------------------------------------------------------------------
 
@@ -517,13 +513,11 @@ class Effect(Generic[A, E, R]):
 
     # ---- fibers --------------------------------------------------------------------------------------------
 
-    def fork(self: Effect[A1, E1, R1]) -> Effect[Fiber[A1, E1], Never, R1]:
-        """Start it as a child fiber, which is interrupted when its parent ends."""
-        return Fork(self, child=True)
+    fork: ClassVar[Forks]
+    """Start it as a child fiber, which is interrupted when its parent ends."""
 
-    def fork_detach(self: Effect[A1, E1, R1]) -> Effect[Fiber[A1, E1], Never, R1]:
-        """Start it as a fiber of its own, which outlives the one that started it."""
-        return Fork(self, child=False)
+    fork_detach: ClassVar[Forks]
+    """Start it as a fiber of its own, which outlives the one that started it."""
 
     def fork_in(self: Effect[A1, E1, R1], scope: Scope) -> Effect[Fiber[A1, E1], Never, R1]:
         """Start it as a fiber that is interrupted when `scope` closes."""
@@ -538,9 +532,8 @@ class Effect(Generic[A, E, R]):
         """Let the other fibers go first."""
         return YieldNow()
 
-    def race(self: Effect[A1, E1, R1], other: Effect[A2, E2, R2]) -> Effect[A1 | A2, E1 | E2, R1 | R2]:
-        """Run both at once and take the first success; the other is interrupted. Fails only if both fail."""
-        return race(self, other)
+    race: ClassVar[Races]
+    """Run both at once and take the first success; the other is interrupted. Fails only if both fail."""
 
     # ---- many ----------------------------------------------------------------------------------------------
 
@@ -799,29 +792,23 @@ class Effect(Generic[A, E, R]):
             out = f(out)
         return out
 
+
     # ---- running -------------------------------------------------------------------------------------------
 
-    def run(self: Effect[A1, Any, Never]) -> A1:
-        """Run it on a new asyncio loop, as `asyncio.run` does a coroutine.
+    run: ClassVar[Run]
+    """Run it on a new asyncio loop, as `asyncio.run` does a coroutine. Errors are raised as by `run_sync`."""
 
-        Errors are raised as by `run_sync`.
-        """
-        return asyncio.run(run_main(self)).get()
+    run_sync: ClassVar[Run]
+    """Run it here and now. A typed error is raised as itself, a defect as the exception that was raised.
 
-    def run_sync(self: Effect[A1, Any, Never]) -> A1:
-        """Run it here and now. A typed error is raised as itself, a defect as the exception that was raised.
+    Work that has to wait for time or for asyncio raises `NotSynchronousError`.
+    """
 
-        Work that has to wait for time or for asyncio raises `NotSynchronousError`.
-        """
-        return run_sync_exit(self).get()
+    run_sync_exit: ClassVar[RunExit]
+    """Run it here and now and answer how it ended."""
 
-    def run_sync_exit(self: Effect[A1, E1, Never]) -> Exit[A1, E1]:
-        """Run it here and now and answer how it ended."""
-        return run_sync_exit(self)
-
-    def run_async_exit(self: Effect[A1, E1, Never]) -> Coroutine[Any, Any, Exit[A1, E1]]:
-        """Make a coroutine that runs it and answers how it ended."""
-        return run_async_exit(self)
+    run_async_exit: ClassVar[RunAsyncExit]
+    """Make a coroutine that runs it and answers how it ended."""
 
 
 class Always(Effect[A, E, R]):
@@ -918,6 +905,7 @@ from durable_effect.runtime import (  # noqa: E402
     run_main,
     run_sync_exit,
 )
+
 from durable_effect.concurrency import all_of, for_each, race, timeout  # noqa: E402 # isort: skip
 from durable_effect.clock import sleep  # noqa: E402 # isort: skip
 from durable_effect.scope import (  # noqa: E402 # isort: skip
@@ -933,5 +921,34 @@ from durable_effect.layer import Layer, provide_layer  # noqa: E402 # isort: ski
 from durable_effect.schedule import Schedule, repeat, retry  # noqa: E402 # isort: skip
 from durable_effect.logging import annotate_logs, log, with_span  # noqa: E402 # isort: skip
 
+
+
+def _run(effect: Effect[A1, Any, Never]) -> A1:
+    return asyncio.run(run_main(effect)).get()
+
+
+def _run_sync(effect: Effect[A1, Any, Never]) -> A1:
+    return run_sync_exit(effect).get()
+
+
+def _fork(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    return Fork(effect, child=True)
+
+
+def _fork_detach(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    return Fork(effect, child=False)
+
+
 Effect.void = VOID
 Effect.never = NEVER
+for _name, _method in {
+    "fork": _fork,
+    "fork_detach": _fork_detach,
+    "race": race,
+    "scoped": scoped,
+    "run": _run,
+    "run_sync": _run_sync,
+    "run_sync_exit": run_sync_exit,
+    "run_async_exit": run_async_exit,
+}.items():
+    setattr(Effect, _name, _method)

@@ -17,7 +17,7 @@ from durable_effect.ops import (
     Gen,
     Map,
     OnExit,
-    Provide,
+    ProvideServices,
     Service,
     Succeed,
     Suspend,
@@ -126,7 +126,7 @@ class Layer(Generic[Out, E, R]):
         return Layer(
             lambda memo, scope: FlatMap(
                 memo.get(dependency, scope),
-                lambda given: Map(_given(memo.get(self, scope), given), lambda built: given.merge(built)),
+                lambda given: Map(ProvideServices(memo.get(self, scope), given), given.merge),
             )
         )
 
@@ -237,15 +237,11 @@ def _both(first: AnyEffect, second: AnyEffect) -> AnyEffect:
     return FlatMap(first, lambda a: Map(second, lambda b: a.merge(b)))
 
 
-def _given(effect: AnyEffect, given: Env) -> AnyEffect:
-    return Provide(effect, lambda env: env.merge(given))
-
-
 def provide_to_layer(layer: Layer[Any, Any, Any], dependency: Layer[Any, Any, Any]) -> Layer[Any, Any, Any]:
     """Build `layer` with the services of `dependency`."""
     return Layer(
         lambda memo, scope: FlatMap(
-            memo.get(dependency, scope), lambda given: _given(memo.get(layer, scope), given)
+            memo.get(dependency, scope), lambda given: ProvideServices(memo.get(layer, scope), given)
         )
     )
 
@@ -253,11 +249,11 @@ def provide_to_layer(layer: Layer[Any, Any, Any], dependency: Layer[Any, Any, An
 def provide_layer(effect: AnyEffect, layer: Layer[Any, Any, Any]) -> AnyEffect:
     """Run with a layer's services and release them afterwards."""
     if layer.constant is not None:
-        return _given(effect, layer.constant)
+        return ProvideServices(effect, layer.constant)
 
     def run() -> AnyEffect:
         scope = Scope()
         built = Memo().get(layer, scope)
-        return OnExit(FlatMap(built, lambda env: _given(effect, env)), scope.close)
+        return OnExit(FlatMap(built, lambda env: ProvideServices(effect, env)), scope.close)
 
     return Suspend(run)

@@ -8,7 +8,7 @@ fiber's stack as a *frame*, until what it waits for has ended. So a class here m
 - `on_value(fiber, value)`: as a frame, what happens after a success; answers the next effect;
 - `on_cause(fiber, cause)`: as a frame, what happens after a failure; answers the next effect.
 
-The hottest ones (`Succeed`, `Sync`, `FlatMap`, `Map`, `CatchAll`, `Gen`, `FailWith`) have no `step`: the
+The hottest ones (`Succeed`, `Sync`, `FlatMap`, `Map`, `CatchAll`, `Gen`, `FailWith`) lack some of these: the
 interpreter's loop knows them by their type.
 """
 
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from types import FrameType, GeneratorType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Never
 
 from durable_effect.context import Env
 from durable_effect.effect import Always, Effect
@@ -135,7 +135,13 @@ class Service(AnyEffect):
 
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
         try:
-            return Succeed(fiber.env.get(self.key))
+            return Succeed(fiber.env.services[self.key])
+        except KeyError:
+            return self._default(fiber.env)
+
+    def _default(self, env: Env) -> AnyEffect:
+        try:
+            return Succeed(env.get(self.key))
         except MissingServiceError as missing:
             return FailCause(Cause.die(missing))
 
@@ -209,12 +215,11 @@ class Gen(AnyEffect):
             if depth > NATIVE_DEPTH:
                 return bounce(self)
         fiber.depth = depth  # type: ignore[union-attr] # pyright: ignore
-        return self.start()
+        block: Steps = self.fn(*self.args, **self.kwargs)
+        return block if isinstance(block, GeneratorType) else self.refuse(block)
 
-    def start(self) -> Steps:
-        block: Any = self.fn(*self.args, **self.kwargs)
-        if type(block) is GeneratorType:
-            return cast("Steps", block)
+    def refuse(self, block: object) -> Never:
+        """Explain a do-block that is no generator."""
         raise TypeError(no_generator(self.fn, block))
 
 
@@ -477,6 +482,22 @@ class Provide(AnyEffect):
         return self.first
 
 
+class ProvideServices(AnyEffect):
+    """A program with more services."""
+
+    __slots__ = ("first", "given")
+
+    def __init__(self, first: AnyEffect, given: Env) -> None:
+        self.first = first
+        self.given = given
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        before = fiber.env
+        fiber.env = Env({**before.services, **self.given.services})
+        fiber.stack.append(RestoreEnv(before))
+        return self.first
+
+
 class RestoreEnv:
     """Frame: back to the environment from before."""
 
@@ -484,10 +505,6 @@ class RestoreEnv:
 
     def __init__(self, before: Env) -> None:
         self.before = before
-
-    def on_value(self, fiber: Fiber[Any, Any], value: object) -> AnyEffect:
-        fiber.env = self.before
-        return Succeed(value)
 
     def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
         fiber.env = self.before

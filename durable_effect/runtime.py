@@ -41,6 +41,7 @@ from durable_effect.ops import (
     FlatMap,
     Gen,
     Map,
+    RestoreEnv,
     Succeed,
     Sync,
     Unwinding,
@@ -130,11 +131,11 @@ class Fiber(Generic[A, E]):
 
     def join(self) -> Effect[A, E]:
         """Wait for the fiber and end as it ends."""
-        return WithFiber(self._join)
+        return Join(self, from_exit)
 
     def await_(self) -> Effect[Exit[A, E]]:
         """Wait for the fiber and answer its exit."""
-        return WithFiber(self._await)
+        return Join(self, Succeed)
 
     def interrupt(self) -> Effect[None]:
         """Call the fiber off and wait until it has ended, finalizers included."""
@@ -148,27 +149,11 @@ class Fiber(Generic[A, E]):
         """Answer the fiber's exit, or None while it runs."""
         return Sync(lambda: self.exit)
 
-    def _join(self, me: Fiber[Any, Any]) -> AnyEffect:
-        return from_exit(self.exit) if self.exit is not None else self._watch(from_exit)
-
-    def _await(self, me: Fiber[Any, Any]) -> AnyEffect:
-        return Succeed(self.exit) if self.exit is not None else self._watch(Succeed)
-
-    def _watch(self, then: Callable[[Exit[Any, Any]], AnyEffect]) -> AnyEffect:
-        def register(waiter: Waiter) -> Callable[[], object]:
-            def ended(outcome: Exit[Any, Any]) -> None:
-                waiter.resume(then(outcome))
-
-            self.observe(ended)
-            return lambda: self.forget(ended)
-
-        return Wait(register)
-
     def _interrupt(self, me: Fiber[Any, Any]) -> AnyEffect:
         self.request_interrupt(me.id)
         if self is me:
             return me.strike_or(VOID)
-        return Map(WithFiber(self._await), _nothing)
+        return Map(Join(self, Succeed), _nothing)
 
     def _interrupt_fork(self, me: Fiber[Any, Any]) -> AnyEffect:
         self.request_interrupt(me.id)
@@ -262,12 +247,17 @@ class Fiber(Generic[A, E]):
                         cur = cur.first
                         continue
                     elif kind is Gen:
-                        block = cur.start()
+                        block = cur.fn(*cur.args, **cur.kwargs)
+                        if typeof(block) is not GeneratorType:
+                            cur.refuse(block)
                         stack.append(self.depth)
                         stack.append(block)
                         self.depth = 1
                         value = None
                     elif kind is FailWith:
+                        if stack and typeof(stack[-1]) is CatchAll and self.interrupting is None:
+                            cur = stack.pop().f(cur.error)
+                            continue
                         cur = self._fail(cur)
                         if cur is None:
                             return False
@@ -298,6 +288,8 @@ class Fiber(Generic[A, E]):
                             break
                         if kind is Map:
                             value = frame.f(value)
+                        elif kind is RestoreEnv:
+                            self.env = frame.before
                         elif kind is not CatchAll:
                             cur = frame.on_value(self, value)
                             break
@@ -464,6 +456,44 @@ def from_exit(outcome: Exit[A1, E1]) -> Effect[A1, E1]:
 # ---- forks -------------------------------------------------------------------------------------------------
 
 
+class Join(AnyEffect):
+    """Wait for the end of a fiber."""
+
+    __slots__ = ("target", "then")
+
+    def __init__(self, target: Fiber[Any, Any], then: Callable[[Exit[Any, Any]], AnyEffect]) -> None:
+        self.target = target
+        self.then = then
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect | None:
+        target = self.target
+        if target.exit is not None:
+            return self.then(target.exit)
+        fiber.waiter = joiner = _Joiner(fiber, target, self.then)
+        fiber.on_interrupt = joiner.leave
+        target.observe(joiner)
+        return None
+
+
+class _Joiner(Waiter):
+    """The suspension of a fiber that waits for another one."""
+
+    __slots__ = ("target", "then")
+
+    def __init__(
+        self, fiber: Fiber[Any, Any], target: Fiber[Any, Any], then: Callable[[Exit[Any, Any]], AnyEffect]
+    ) -> None:
+        self.fiber = fiber
+        self.target = target
+        self.then = then
+
+    def __call__(self, outcome: Exit[Any, Any]) -> None:
+        self.resume(self.then(outcome))
+
+    def leave(self) -> None:
+        self.target.forget(self)
+
+
 class Fork(AnyEffect):
     """Start another fiber: a child of this one, or on its own."""
 
@@ -509,6 +539,19 @@ class Runtime:
 
     Without a loop only `run_ready` drives it.
     """
+
+    __slots__ = (
+        "_context",
+        "_flushing",
+        "_loop",
+        "_scheduled",
+        "_thread",
+        "fiber",
+        "idle",
+        "operations",
+        "ready",
+        "roots",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop

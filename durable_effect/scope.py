@@ -48,7 +48,7 @@ class Scope:
         """Make an open scope. Whoever makes one closes it."""
         return Sync(Scope)
 
-    def add_finalizer(self, finalizer: Callable[[Exit[Any, Any]], Effect[Any]]) -> Effect[None]:
+    def add_finalizer(self, finalizer: Callable[[Exit[Any, Any]], Effect[object]]) -> Effect[None]:
         """Have `finalizer(exit)` run when the scope is closed; in a closed scope it runs at once."""
 
         def add() -> Effect[Any]:

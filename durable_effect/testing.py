@@ -75,7 +75,7 @@ class TestRuntime:
             self.jump_to(due)
 
     def next_sleeper(self, among: Collection[Fiber[Any, Any]] | None = None) -> datetime | None:
-        """Answer when the next sleeping fiber wakes, or None; with `among`, the next of these and their children."""
+        """Answer when the next sleeping fiber wakes, or None; with `among`, of these and their children."""
         return self.clock.next_sleeper(among)
 
     def jump_to(self, time: datetime) -> None:
