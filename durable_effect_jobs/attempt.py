@@ -150,7 +150,7 @@ def attempt(
 def as_effect(result: object) -> Effect[Any, Any, Any]:
     """What a handler returned: an effect, or an undecorated do-block."""
     if isinstance(result, Effect):
-        return cast("Effect[Any, Any, Any]", result)
+        return result  # pyright: ignore[reportUnknownVariableType] - any effect
     if inspect.isgenerator(result):
         return Effect.gen(lambda: cast("Generator[Any, Any, Any]", result))()
     raise TypeError(f"a handler returns an Effect or is a do-block, but this one returned {type(result).__name__}")

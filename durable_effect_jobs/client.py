@@ -39,7 +39,6 @@ from durable_effect_jobs.errors import (
     ValidationError,
 )
 from durable_effect_jobs.instance import Instance, Key
-from durable_effect_jobs.interpreter import CallError
 from durable_effect_jobs.step import Command, Job
 from durable_effect_jobs.task import (
     Send,
@@ -78,7 +77,8 @@ class _Handle:
         self._kind: Kind = kind
         self._name = name
 
-    def _call(self, id: str, operation: str, command: Command[A]) -> Effect[A, CallError]:
+    def _call(self, id: str, operation: str, command: Command[A]) -> Effect[A, Any]:
+        """Each method below says which of the errors of a call its own command can meet."""
         return self._engine.call(Key(self._kind, self._name, id), operation, command)
 
     def _status(self, id: str) -> Effect[Any, Any]:
@@ -89,7 +89,8 @@ class _Handle:
 
     def _state(self, id: str) -> Effect[Any, Any]:
         def look(job: Any, before: Instance | None) -> Effect[Any, Any]:
-            return job.read(before)
+            state: Effect[Any, Any] = job.read(before)
+            return state
 
         return self._engine.read(Key(self._kind, self._name, id), "get_state", look)
 
@@ -101,11 +102,11 @@ class ContinuousClient(_Handle, Generic[S]):
 
     def start(self, *, id: str, input: S | Mapping[str, Any]) -> Effect[StartResult, RunError]:
         """Bring an instance to life with ``input`` as its state; if there is one, change nothing."""
-        return self._call(id, "start", Start(input))  # type: ignore[return-value]  # marks no event
+        return self._call(id, "start", Start(input))
 
     def trigger(self, id: str, /) -> Effect[TriggerResult, RunError]:
         """Run now, instead of waiting for the next tick."""
-        return self._call(id, "trigger", Trigger())  # type: ignore[return-value]  # marks no event
+        return self._call(id, "trigger", Trigger())
 
     def status(self, id: str, /) -> Effect[ContinuousStatus, ReadError]:
         """Where the instance stands, as of its last commit."""
@@ -117,7 +118,7 @@ class ContinuousClient(_Handle, Generic[S]):
 
     def terminate(self, id: str, /, reason: str | None = None) -> Effect[TerminateResult, EndError]:
         """End the instance: its alarm and state are deleted, and its id is free again."""
-        return self._call(id, "terminate", Terminate(reason))  # type: ignore[return-value]  # runs nothing
+        return self._call(id, "terminate", Terminate(reason))
 
 
 class DebounceClient(_Handle, Generic[T, S]):
@@ -129,15 +130,15 @@ class DebounceClient(_Handle, Generic[T, S]):
         self, *, id: str, event: T | Mapping[str, Any], event_id: str | None = None
     ) -> Effect[AddResult, EventError]:
         """Put an event into the batch. A second one with the same ``event_id`` is refused."""
-        return self._call(id, "add", Add(event, event_id))  # type: ignore[return-value]  # needs no instance
+        return self._call(id, "add", Add(event, event_id))
 
     def flush(self, id: str, /) -> Effect[FlushResult, RunError]:
         """Process the batch now."""
-        return self._call(id, "flush", Flush())  # type: ignore[return-value]  # marks no event
+        return self._call(id, "flush", Flush())
 
     def clear(self, id: str, /) -> Effect[ClearResult, EndError]:
         """Throw the batch away without processing it."""
-        return self._call(id, "clear", Clear())  # type: ignore[return-value]  # runs nothing
+        return self._call(id, "clear", Clear())
 
     def status(self, id: str, /) -> Effect[DebounceStatus, ReadError]:
         """Where the batch stands, as of its last commit."""
@@ -157,11 +158,11 @@ class TaskClient(_Handle, Generic[S, T]):
         self, *, id: str, event: T | Mapping[str, Any], event_id: str | None = None
     ) -> Effect[SendResult, EventError]:
         """Give the task an event. A second one with the same ``event_id`` is refused."""
-        return self._call(id, "send", Send(event, event_id))  # type: ignore[return-value]  # needs no instance
+        return self._call(id, "send", Send(event, event_id))
 
     def trigger(self, id: str, /) -> Effect[TaskTriggerResult, RunError]:
         """Execute now, leaving what is scheduled alone."""
-        return self._call(id, "trigger", TriggerTask())  # type: ignore[return-value]  # marks no event
+        return self._call(id, "trigger", TriggerTask())
 
     def status(self, id: str, /) -> Effect[TaskStatus, ReadError]:
         """Where the task stands, as of its last commit."""
@@ -173,7 +174,7 @@ class TaskClient(_Handle, Generic[S, T]):
 
     def terminate(self, id: str, /, reason: str | None = None) -> Effect[TerminateResult, EndError]:
         """End the instance: its schedule and state are deleted, and its id is free again."""
-        return self._call(id, "terminate", Terminate(reason))  # type: ignore[return-value]  # runs nothing
+        return self._call(id, "terminate", Terminate(reason))
 
 
 class JobsClient:

@@ -11,9 +11,9 @@ that passed unseen collapse into one run, which is told how many it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Generic, Literal, Protocol, cast, overload
+from typing import Any, ClassVar, Generic, Literal, Protocol, cast
 
 import attrs
 from typing_extensions import Never, TypeVar
@@ -21,7 +21,6 @@ from typing_extensions import Never, TypeVar
 from durable_effect import Clock, Do, Effect, Random, Schema
 from durable_effect.cron import Cron
 from durable_effect.duration import Span, to_timedelta
-from durable_effect.effect import Op
 from durable_effect_jobs.attempt import Draft, Failed, Finished, Terminated, attempt
 from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import Failure, JobExecuted, JobStarted, JobTerminated
@@ -34,6 +33,7 @@ from durable_effect_jobs.step import (
     Fired,
     Job,
     JobLogging,
+    Program,
     Step,
     StepError,
     Turn,
@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True, default=Any)
 R_co = TypeVar("R_co", covariant=True, default=Any)
 E1 = TypeVar("E1")
@@ -221,10 +222,10 @@ class ContinuousStatus:
 
 
 @attrs.frozen
-class ContinuousState(Generic[S]):
+class ContinuousState(Generic[S_co]):
     """The state as of the last commit; ``None`` when there is no such instance."""
 
-    state: S | None
+    state: S_co | None
 
 
 # -- the definition -------------------------------------------------------------------------------
@@ -240,20 +241,20 @@ class _Run:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ContinuousJob(Job[E_co, R_co], Generic[S, E_co, R_co]):
+class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
     """A definition made by :meth:`Continuous.make`. Its ``schedule`` can be asked for ticks."""
 
     kind: ClassVar[Kind] = "continuous"
 
-    state_schema: Schema[S]
+    state_schema: Schema[S_co]
     schedule: Schedule
-    execute: Callable[[ContinuousContext[S]], Any]
+    execute: Callable[[ContinuousContext[S_co]], Any]
     start_immediately: bool
     retry: Retry | None
     log_level: int
 
     @property
-    def codec(self) -> Codec[S]:
+    def codec(self) -> Codec[S_co]:
         """How states are stored."""
         return Codec(self.state_schema)
 
@@ -273,7 +274,9 @@ class ContinuousJob(Job[E_co, R_co], Generic[S, E_co, R_co]):
             before.last_error,
         )
 
-    def read(self, before: Instance | None) -> Effect[ContinuousState[S], ValidationError | SchedulerError]:
+    def read(
+        self, before: Instance | None
+    ) -> Effect[ContinuousState[S_co], ValidationError | SchedulerError]:
         """What ``get_state`` answers."""
         if before is None:
             return Effect.succeed(ContinuousState(None))
@@ -325,7 +328,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S, E_co, R_co]):
         return _Run(number=before.run_count + 1, attempt=1, tick=tick, missed=missed, next_tick=coming)
 
     def _executed(
-        self, before: Instance, turn: Turn, run: _Run, draft: Draft[S], state: S, now: datetime
+        self, before: Instance, turn: Turn, run: _Run, draft: Draft[S_co], state: Any, now: datetime
     ) -> Step:
         fact = turn.fact(
             JobExecuted,
@@ -464,38 +467,16 @@ class Continuous:
         """Runs at the times that a cron expression (5 fields, or 6 with seconds first) matches in ``tz``."""
         return CronSchedule(Cron.parse(expression, tz))
 
-    @overload
     @staticmethod
     def make(
         *,
         state_schema: Schema[S] | type[S],
         schedule: Schedule,
-        execute: Callable[[ContinuousContext[S]], Effect[Any, E1, R1]],
-        start_immediately: bool = ...,
-        retry: Retry | None = ...,
-        logging: JobLogging = ...,
-    ) -> ContinuousJob[S, E1, R1]: ...
-    @overload
-    @staticmethod
-    def make(
-        *,
-        state_schema: Schema[S] | type[S],
-        schedule: Schedule,
-        execute: Callable[[ContinuousContext[S]], Generator[Op[E1, R1], Any, Any]],
-        start_immediately: bool = ...,
-        retry: Retry | None = ...,
-        logging: JobLogging = ...,
-    ) -> ContinuousJob[S, E1, R1]: ...
-    @staticmethod
-    def make(
-        *,
-        state_schema: Schema[Any] | type[Any],
-        schedule: Schedule,
-        execute: Callable[[ContinuousContext[Any]], Any],
+        execute: Callable[[ContinuousContext[S]], Program[Any, E1, R1]],
         start_immediately: bool = True,
         retry: Retry | None = None,
         logging: JobLogging = False,
-    ) -> ContinuousJob[Any, Any, Any]:
+    ) -> ContinuousJob[S, E1, R1]:
         """Define a continuous job.
 
         ``execute`` gets a :class:`ContinuousContext` and returns an effect, or is a do-block. It first runs

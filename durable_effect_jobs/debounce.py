@@ -11,7 +11,7 @@ still holds the event. The first event fixes the window, or with ``mode="trailin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, cast, overload
 
@@ -20,7 +20,6 @@ from typing_extensions import Never, TypeVar
 
 from durable_effect import Clock, Do, Effect, Random, Schema
 from durable_effect.duration import Span, to_timedelta
-from durable_effect.effect import Op
 from durable_effect_jobs.attempt import Draft, Failed, Finished, attempt
 from durable_effect_jobs.errors import Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import DebounceFlushed, DebounceStarted, JobExecuted, JobTerminated
@@ -33,6 +32,7 @@ from durable_effect_jobs.step import (
     Fired,
     Job,
     JobLogging,
+    Program,
     Step,
     StepError,
     Turn,
@@ -57,12 +57,13 @@ __all__ = [
 
 I = TypeVar("I")  # noqa: E741 - the event, beside S for the state
 S = TypeVar("S")
+I_co = TypeVar("I_co", covariant=True)
+S_co = TypeVar("S_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True, default=Any)
 R_co = TypeVar("R_co", covariant=True, default=Any)
-E1 = TypeVar("E1")
-E2 = TypeVar("E2")
-R1 = TypeVar("R1")
-R2 = TypeVar("R2")
+E1 = TypeVar("E1", default=Never)
+R1 = TypeVar("R1", default=Never)
+R2 = TypeVar("R2", default=Never)
 
 FlushReason: TypeAlias = Literal["maxEvents", "flushAfter", "manual"]
 
@@ -167,35 +168,35 @@ class DebounceStatus:
 
 
 @attrs.frozen
-class DebounceState(Generic[S]):
+class DebounceState(Generic[S_co]):
     """What was collected, as of the last commit; ``None`` when there is no such instance."""
 
-    state: S | None
+    state: S_co | None
 
 
 # -- the definition -------------------------------------------------------------------------------
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class DebounceJob(Job[E_co, R_co], Generic[I, S, E_co, R_co]):
+class DebounceJob(Job[E_co, R_co], Generic[I_co, S_co, E_co, R_co]):
     """A definition made by :meth:`Debounce.make`."""
 
     kind: ClassVar[Kind] = "debounce"
 
-    event_schema: Schema[I]
-    state_schema: Schema[S]
-    first_state: Callable[[I], S]
+    event_schema: Schema[I_co]
+    state_schema: Schema[S_co]
+    first_state: Callable[[I_co], S_co]
     flush_after: timedelta
     max_events: int | None
     mode: Literal["fixed", "trailing"]
     max_wait: timedelta | None
-    on_event: Callable[[DebounceEventContext[I, S]], Any]
-    execute: Callable[[DebounceExecuteContext[S]], Any]
+    on_event: Callable[[DebounceEventContext[I_co, S_co]], Any]
+    execute: Callable[[DebounceExecuteContext[S_co]], Any]
     retry: Retry | None
     log_level: int
 
     @property
-    def codec(self) -> Codec[S]:
+    def codec(self) -> Codec[S_co]:
         """How what is collected is stored."""
         return Codec(self.state_schema)
 
@@ -214,7 +215,7 @@ class DebounceJob(Job[E_co, R_co], Generic[I, S, E_co, R_co]):
             None if before.alarm is None else before.alarm.at,
         )
 
-    def read(self, before: Instance | None) -> Effect[DebounceState[S], ValidationError | SchedulerError]:
+    def read(self, before: Instance | None) -> Effect[DebounceState[S_co], ValidationError | SchedulerError]:
         """What ``get_state`` answers."""
         if before is None:
             return Effect.succeed(DebounceState(None))
@@ -254,7 +255,7 @@ class DebounceJob(Job[E_co, R_co], Generic[I, S, E_co, R_co]):
             return self._failed(before, turn, number, ended, now, roll)
         return self._flushed(before, turn, number, state, now)
 
-    def _flushed(self, before: Instance, turn: Turn, number: int, state: S, now: datetime) -> Step:
+    def _flushed(self, before: Instance, turn: Turn, number: int, state: Any, now: datetime) -> Step:
         executed = turn.fact(
             JobExecuted,
             run_count=_number(before, number),
@@ -450,50 +451,40 @@ def _first_states(state_schema: Schema[Any], initial_state: object) -> Callable[
 class Debounce:
     """Batches: ``Debounce.make(event_schema=..., flush_after="5 seconds", execute=...)``."""
 
+    # Without a state_schema, then with one; each first for handlers that need no service, because pyright
+    # cannot solve `R1 | R2` when both are Never.
     @overload
     @staticmethod
     def make(
         *,
         event_schema: Schema[I] | type[I],
         flush_after: Span,
-        execute: Callable[[DebounceExecuteContext[I]], Effect[Any, E1, R1]]
-        | Callable[[DebounceExecuteContext[I]], Generator[Op[E1, R1], Any, Any]],
+        on_event: Callable[[DebounceEventContext[I, I]], Program[I, Any, Never]] | None = ...,
+        execute: Callable[[DebounceExecuteContext[I]], Program[Any, E1, Never]],
         max_events: int | None = ...,
         mode: Literal["fixed", "trailing"] = ...,
         max_wait: Span | None = ...,
         retry: Retry | None = ...,
         logging: JobLogging = ...,
-    ) -> DebounceJob[I, I, E1, R1]: ...
+    ) -> DebounceJob[I, I, E1, Never]: ...
     @overload
     @staticmethod
     def make(
         *,
         event_schema: Schema[I] | type[I],
         flush_after: Span,
-        on_event: Callable[[DebounceEventContext[I, I]], Effect[I, Any, Never]],
-        execute: Callable[[DebounceExecuteContext[I]], Effect[Any, E1, R1]],
+        on_event: Callable[
+            [DebounceEventContext[I, I]],
+            Program[I, Any, R1],  # pyright: ignore[reportInvalidTypeVarUse] - without on_event it is Never
+        ]
+        | None = ...,
+        execute: Callable[[DebounceExecuteContext[I]], Program[Any, E1, R2]],
         max_events: int | None = ...,
         mode: Literal["fixed", "trailing"] = ...,
         max_wait: Span | None = ...,
         retry: Retry | None = ...,
         logging: JobLogging = ...,
-    ) -> DebounceJob[I, I, E1, R1]: ...
-    @overload
-    @staticmethod
-    def make(
-        *,
-        event_schema: Schema[I] | type[I],
-        state_schema: Schema[S] | type[S],
-        initial_state: S | Callable[[], S],
-        flush_after: Span,
-        on_event: Callable[[DebounceEventContext[I, S]], Effect[S, Any, Never]],
-        execute: Callable[[DebounceExecuteContext[S]], Effect[Any, E1, R1]],
-        max_events: int | None = ...,
-        mode: Literal["fixed", "trailing"] = ...,
-        max_wait: Span | None = ...,
-        retry: Retry | None = ...,
-        logging: JobLogging = ...,
-    ) -> DebounceJob[I, S, E1, R1]: ...
+    ) -> DebounceJob[I, I, E1, R1 | R2]: ...
     @overload
     @staticmethod
     def make(
@@ -502,14 +493,30 @@ class Debounce:
         state_schema: Schema[S] | type[S],
         initial_state: S | Callable[[], S],
         flush_after: Span,
-        on_event: Callable[[DebounceEventContext[I, S]], Effect[S, Any, R1]],
-        execute: Callable[[DebounceExecuteContext[S]], Effect[Any, E2, R2]],
+        on_event: Callable[[DebounceEventContext[I, S]], Program[S, Any, Never]],
+        execute: Callable[[DebounceExecuteContext[S]], Program[Any, E1, Never]],
         max_events: int | None = ...,
         mode: Literal["fixed", "trailing"] = ...,
         max_wait: Span | None = ...,
         retry: Retry | None = ...,
         logging: JobLogging = ...,
-    ) -> DebounceJob[I, S, E2, R1 | R2]: ...
+    ) -> DebounceJob[I, S, E1, Never]: ...
+    @overload
+    @staticmethod
+    def make(
+        *,
+        event_schema: Schema[I] | type[I],
+        state_schema: Schema[S] | type[S],
+        initial_state: S | Callable[[], S],
+        flush_after: Span,
+        on_event: Callable[[DebounceEventContext[I, S]], Program[S, Any, R1]],
+        execute: Callable[[DebounceExecuteContext[S]], Program[Any, E1, R2]],
+        max_events: int | None = ...,
+        mode: Literal["fixed", "trailing"] = ...,
+        max_wait: Span | None = ...,
+        retry: Retry | None = ...,
+        logging: JobLogging = ...,
+    ) -> DebounceJob[I, S, E1, R1 | R2]: ...
     @staticmethod
     def make(
         *,
@@ -542,10 +549,11 @@ class Debounce:
         if max_events is not None and (isinstance(max_events, bool) or max_events < 1):
             raise ValueError(f"max_events is 1 or more, got {max_events!r}")
         events = Schema.ensure(event_schema)
+        first: Callable[[Any], Any] = _itself
         if state_schema is None:
             if initial_state is not None:
                 raise ValueError("initial_state= needs a state_schema=")
-            states, first = events, _itself
+            states = events
         else:
             if on_event is None:
                 raise ValueError("state_schema= needs an on_event= that makes states out of events")

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from typing_extensions import Never, TypeVar
@@ -106,9 +106,12 @@ class Engine:
 
         return Effect.with_fiber(run)
 
-    @Effect.gen
-    def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Do[A, E | InvalidStateError]:
+    def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Effect[A, E | InvalidStateError]:
         """Run with the engine's services, whatever those of the caller are, and be waited for when closing."""
+        return self._host(operation, effect)  # apart, because mypy loses the A and E of a generic do-block
+
+    @Effect.gen
+    def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
         if self._closed:
             return (
                 yield from Effect.fail(
@@ -248,7 +251,7 @@ def _rest(error: object) -> Effect[None]:
     """The storage failed, or the engine has a defect: say so and wait a moment. What was due still is."""
     if isinstance(error, Cause):
         if error.is_interrupted_only:
-            return Effect.fail_cause(error)
+            return Effect.fail_cause(cast("Cause[Never]", error))
         _logger.error("alarms wait a moment", exc_info=error.squash())
     else:
         _logger.error("alarms wait a moment: %s", error)

@@ -44,8 +44,12 @@ def after_failure(
     """
     failure = Failure.of(failed.error)
     first = before.first_attempt_at or turn.now
-    verdict = retry and retry.verdict(
-        failed.error, attempt=attempt, started_at=turn.now, first_attempt_at=first, now=now, roll=roll
+    verdict = (
+        None
+        if retry is None
+        else retry.verdict(
+            failed.error, attempt=attempt, started_at=turn.now, first_attempt_at=first, now=now, roll=roll
+        )
     )
     fact = turn.fact(
         JobFailed,

@@ -7,6 +7,7 @@ aware UTC datetimes with microseconds; the state is canonical JSON in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias, cast
 
@@ -214,7 +215,7 @@ def _read_failure(value: Any) -> Failure:
     return Failure(*value)
 
 
-_READ = {
+_READ: dict[str, Callable[[Any], Any]] = {
     "created_at": from_micros,
     "scheduled_for": from_micros,
     "next_tick": from_micros,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, overload
+from typing import Any, Generic, TypeAlias, overload
 
 from typing_extensions import Never, TypeVar
 
@@ -24,7 +23,12 @@ __all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
 
 E = TypeVar("E", covariant=True, default=Never)
 E1 = TypeVar("E1")
-Out = TypeVar("Out")
+Services = TypeVar("Services")
+
+_LayerFirst: TypeAlias = object | Callable[[Services], object]
+"""Any error. The function in it makes mypy look at the layer before it looks at the definitions: each of them
+is then held against what the layer provides, where mypy would join what they need to ``object``.
+"""
 
 
 class DurableJobs(Generic[E]):
@@ -44,7 +48,9 @@ class DurableJobs(Generic[E]):
         """
         return Connection(self.open(storage, alarms=alarms))
 
-    def layer(self, storage: str | Storage, /, *, alarms: bool = True) -> Layer[Need[JobsClient], E | StorageError]:
+    def layer(
+        self, storage: str | Storage, /, *, alarms: bool = True
+    ) -> Layer[Need[JobsClient], E | StorageError | MissingServiceError]:
         """The same as a layer that provides :class:`JobsClient`, for effect programs."""
         return Layer.scoped(JobsClient, self.open(storage, alarms=alarms))
 
@@ -90,9 +96,9 @@ class Connection(Generic[E]):
         scope = self._scope = await Scope.make()
         try:
             return await scope.extend(self._opened)
-        except BaseException:
+        except BaseException as error:
             self._scope = None
-            await scope.close(_died(sys.exception()))
+            await scope.close(_died(error))
             raise
 
     async def __aexit__(
@@ -103,7 +109,7 @@ class Connection(Generic[E]):
             await scope.close(Success(None) if error is None else _died(error))
 
 
-def _died(error: BaseException | None) -> Exit[Never, Never]:
+def _died(error: BaseException) -> Exit[Never, Never]:
     return Failure(Cause.die(error))
 
 
@@ -117,9 +123,9 @@ def create_durable_jobs(
 ) -> DurableJobs: ...
 @overload
 def create_durable_jobs(
-    definitions: Mapping[str, Job[Any, Out]],
+    definitions: Mapping[str, Job[_LayerFirst[Services], Services]],
     *,
-    layer: Layer[Out, E1, Never],
+    layer: Layer[Services, E1, Never],
     tracker: Tracker | None = None,
     limits: Limits = ...,
 ) -> DurableJobs[E1]: ...

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, cast
 
 import attrs
 from typing_extensions import Never, TypeVar
@@ -19,6 +19,7 @@ from typing_extensions import Never, TypeVar
 from durable_effect import Effect, Schema, SchemaError
 from durable_effect.canonical_json import from_json_bytes, to_json_bytes
 from durable_effect.duration import Span, to_timedelta
+from durable_effect.effect import Op
 from durable_effect_jobs.errors import (
     ExecutionError,
     InstanceNotFoundError,
@@ -37,6 +38,7 @@ __all__ = [
     "Job",
     "JobLogging",
     "Limits",
+    "Program",
     "Step",
     "StepError",
     "Turn",
@@ -50,6 +52,7 @@ E_co = TypeVar("E_co", covariant=True, default=Any)
 R_co = TypeVar("R_co", covariant=True, default=Any)
 S = TypeVar("S")
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 Reply_co = TypeVar("Reply_co", covariant=True)
 
 JobLogging: TypeAlias = bool | int | str
@@ -154,6 +157,17 @@ class Command(ABC, Generic[Reply_co]):
     @abstractmethod
     def answer(self, turn: Turn, step: Step, fired: Step | None) -> Reply_co:
         """The reply, from the command's step and from that of the run it caused, if any."""
+
+
+class Program(Protocol[A_co, E_co, R_co]):
+    """What a handler answers: an effect, or a do-block with or without ``@Effect.gen``.
+
+    To a type checker all of them are what ``yield from`` runs.
+    """
+
+    def __iter__(self) -> Generator[Op[E_co, R_co], Any, A_co]:
+        """Run it inside a do-block."""
+        ...
 
 
 class Job(ABC, Generic[E_co, R_co]):

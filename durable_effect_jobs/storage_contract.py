@@ -498,11 +498,11 @@ def due_and_next_due_know_only_the_jobs_they_are_asked_for(storage: Storage) -> 
         "next_due is the earliest of all these jobs",
     )
     _equal((yield from storage.next_due([])), None, "no jobs have no next alarm")
-    both = [_COUNTER, _BATCHER]
-    first = yield from storage.next_due(both)
-    second = yield from storage.next_due(both, after=first)
+    jobs = [_COUNTER, _BATCHER]
+    first = yield from storage.next_due(jobs)
+    second = yield from storage.next_due(jobs, after=first)
     _equal(second is not None and first is not None and second > first, True, "next_due looks behind `after`")
-    _equal((yield from storage.next_due(both, after=second)), None, "behind the last alarm there is none")
+    _equal((yield from storage.next_due(jobs, after=second)), None, "behind the last alarm there is none")
 
 
 @Effect.gen

@@ -11,16 +11,15 @@ or not at all. ``on_error`` may handle what failed, ``on_idle`` runs when nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, cast, overload
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, overload
 
 import attrs
 from typing_extensions import Never, TypeVar
 
 from durable_effect import Backoff, Clock, Do, Effect, Random, Schema
 from durable_effect.duration import to_timedelta
-from durable_effect.effect import Op
 from durable_effect_jobs.attempt import Draft, Ended, Failed, Terminated, attempt
 from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import Failure, JobExecuted, JobFailed, JobStarted, JobTerminated, TaskScheduled
@@ -33,6 +32,7 @@ from durable_effect_jobs.step import (
     Fired,
     Job,
     JobLogging,
+    Program,
     Step,
     StepError,
     Turn,
@@ -59,12 +59,14 @@ __all__ = [
 
 S = TypeVar("S")
 T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True, default=Any)
 R_co = TypeVar("R_co", covariant=True, default=Any)
-E1 = TypeVar("E1")
-E2 = TypeVar("E2")
-R1 = TypeVar("R1")
-R2 = TypeVar("R2")
+R1 = TypeVar("R1", default=Never)
+R2 = TypeVar("R2", default=Never)
+R3 = TypeVar("R3", default=Never)
+R4 = TypeVar("R4", default=Never)
 
 When: TypeAlias = timedelta | str | datetime | int
 """A span from now, an aware instant, or milliseconds since the epoch."""
@@ -270,10 +272,10 @@ class TaskStatus:
 
 
 @attrs.frozen
-class TaskState(Generic[S]):
+class TaskState(Generic[S_co]):
     """The state as of the last commit; all ``None`` when there is no such instance."""
 
-    state: S | None
+    state: S_co | None
     scheduled_at: datetime | None = None
     created_at: datetime | None = None
 
@@ -282,22 +284,22 @@ class TaskState(Generic[S]):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class TaskJob(Job[E_co, R_co], Generic[S, T, E_co, R_co]):
+class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
     """A definition made by :meth:`Task.make`."""
 
     kind: ClassVar[Kind] = "task"
 
-    state_schema: Schema[S]
-    event_schema: Schema[T]
-    on_event: Callable[[T, TaskEventContext[S]], Any]
-    execute: Callable[[TaskExecuteContext[S]], Any]
-    on_idle: Callable[[TaskIdleContext[S]], Any] | None
-    on_error: Callable[[Any, TaskErrorContext[S]], Any] | None
+    state_schema: Schema[S_co]
+    event_schema: Schema[T_co]
+    on_event: Callable[[T_co, TaskEventContext[S_co]], Any]
+    execute: Callable[[TaskExecuteContext[S_co]], Any]
+    on_idle: Callable[[TaskIdleContext[S_co]], Any] | None
+    on_error: Callable[[Any, TaskErrorContext[S_co]], Any] | None
     retry: Retry
     log_level: int
 
     @property
-    def codec(self) -> Codec[S]:
+    def codec(self) -> Codec[S_co]:
         """How states are stored."""
         return Codec(self.state_schema)
 
@@ -319,13 +321,13 @@ class TaskJob(Job[E_co, R_co], Generic[S, T, E_co, R_co]):
             before.created_at,
         )
 
-    def read(self, before: Instance | None) -> Effect[TaskState[S], ValidationError | SchedulerError]:
+    def read(self, before: Instance | None) -> Effect[TaskState[S_co], ValidationError | SchedulerError]:
         """What ``get_state`` answers."""
         if before is None:
             return Effect.succeed(TaskState(None))
         return self.load(before).map(lambda state: TaskState(state, _at(before.alarm), before.created_at))
 
-    def load(self, before: Instance | None) -> Effect[S | None, ValidationError | SchedulerError]:
+    def load(self, before: Instance | None) -> Effect[S_co | None, ValidationError | SchedulerError]:
         """The stored state, decoded; ``None`` while there is none."""
         if before is None or before.state is None:
             return Effect.succeed(None)
@@ -335,7 +337,7 @@ class TaskJob(Job[E_co, R_co], Generic[S, T, E_co, R_co]):
     # -- one call: the handler, then on_error if it failed, then on_idle if nothing is scheduled
 
     @Effect.gen
-    def call(self, plan: _Plan[S], turn: Turn, source: _Handler, run: Callable[[], Any]) -> Do[Ended, Never, Any]:
+    def call(self, plan: _Plan[S_co], turn: Turn, source: _Handler, run: Callable[[], Any]) -> Do[Ended, Never, Any]:
         """Run a handler and what follows from how it ended, all against one draft."""
         plan.source = "event" if source == "onEvent" else "execute"
         ended = yield from self._attempt(plan, turn, source, run)
@@ -350,7 +352,7 @@ class TaskJob(Job[E_co, R_co], Generic[S, T, E_co, R_co]):
         idle = TaskIdleContext(plan, turn, source)
         return (yield from self._attempt(plan, turn, "onIdle", lambda: on_idle(idle)))
 
-    def _attempt(self, plan: _Plan[S], turn: Turn, handler: str, run: Callable[[], Any]) -> Effect[Ended, Never, Any]:
+    def _attempt(self, plan: _Plan[S_co], turn: Turn, handler: str, run: Callable[[], Any]) -> Effect[Ended, Never, Any]:
         return attempt(run, plan, turn.key, self.log_level, handler=handler)
 
     # -- the alarm
@@ -424,7 +426,7 @@ class TaskJob(Job[E_co, R_co], Generic[S, T, E_co, R_co]):
         fired = Fired(result="failed", error=execution_error(turn, failed))
         return Step(before=before, after=after, events=(fact,), fired=fired)
 
-    def _plain(self, state: S | None) -> Any:
+    def _plain(self, state: Any) -> Any:
         return None if state is None else self.codec.plain(state)
 
 
@@ -546,16 +548,17 @@ class TriggerTask(Command[TaskTriggerResult]):
 class Task:
     """State machines: ``Task.make(state_schema=..., event_schema=..., on_event=..., execute=...)``."""
 
+    # First for handlers that need no service, because pyright cannot solve `R1 | R2` when both are Never.
     @overload
     @staticmethod
     def make(
         *,
         state_schema: Schema[S] | type[S],
         event_schema: Schema[T] | type[T],
-        on_event: Callable[[T, TaskEventContext[S]], Effect[Any, Any, Never]],
-        execute: Callable[[TaskExecuteContext[S]], Effect[Any, Any, Never]],
-        on_idle: Callable[[TaskIdleContext[S]], Effect[Any, Any, Never]] | None = ...,
-        on_error: Callable[[Any, TaskErrorContext[S]], Effect[Any, Any, Never]] | None = ...,
+        on_event: Callable[[T, TaskEventContext[S]], Program[Any, Any, Never]],
+        execute: Callable[[TaskExecuteContext[S]], Program[Any, Any, Never]],
+        on_idle: Callable[[TaskIdleContext[S]], Program[Any, Any, Never]] | None = ...,
+        on_error: Callable[[Any, TaskErrorContext[S]], Program[Any, Any, Never]] | None = ...,
         retry: Retry | None = ...,
         logging: JobLogging = ...,
     ) -> TaskJob[S, T, Any, Never]: ...
@@ -565,13 +568,21 @@ class Task:
         *,
         state_schema: Schema[S] | type[S],
         event_schema: Schema[T] | type[T],
-        on_event: Callable[[T, TaskEventContext[S]], Effect[Any, Any, R1]],
-        execute: Callable[[TaskExecuteContext[S]], Effect[Any, Any, R2]],
-        on_idle: Callable[[TaskIdleContext[S]], Effect[Any, Any, Any]] | None = ...,
-        on_error: Callable[[Any, TaskErrorContext[S]], Effect[Any, Any, Any]] | None = ...,
+        on_event: Callable[[T, TaskEventContext[S]], Program[Any, Any, R1]],
+        execute: Callable[[TaskExecuteContext[S]], Program[Any, Any, R2]],
+        on_idle: Callable[
+            [TaskIdleContext[S]],
+            Program[Any, Any, R3],  # pyright: ignore[reportInvalidTypeVarUse] - without on_idle it is Never
+        ]
+        | None = ...,
+        on_error: Callable[
+            [Any, TaskErrorContext[S]],
+            Program[Any, Any, R4],  # pyright: ignore[reportInvalidTypeVarUse] - without on_error it is Never
+        ]
+        | None = ...,
         retry: Retry | None = ...,
         logging: JobLogging = ...,
-    ) -> TaskJob[S, T, Any, R1 | R2]: ...
+    ) -> TaskJob[S, T, Any, R1 | R2 | R3 | R4]: ...
     @staticmethod
     def make(
         *,
