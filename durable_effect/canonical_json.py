@@ -4,7 +4,8 @@ What is written: ASCII (everything else escaped), keys sorted, no spaces, finite
 equal bytes. What is refused when reading: NaN and infinities, numbers beyond the range of a float, ints of
 more than 4,300 digits, repeated keys, invalid UTF-8, lone surrogates (escaped or not), text after the value,
 and data that is too large or nested too deeply. All of it is a `SchemaError` named "JSON"; a problem of the
-text as a whole is at the path `$`. """
+text as a whole is at the path `$`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def from_json_bytes(data: bytes, *, max_bytes: int, max_depth: int = 64) -> Json
     limits.
 
     `max_bytes` is the longest text that is looked at, `max_depth` how many arrays and objects may enclose a
-    value. """
+    value.
+    """
     if len(data) > max_bytes:
         raise refused(f"{len(data):,} bytes, more than the limit of {max_bytes:,}")
     try:

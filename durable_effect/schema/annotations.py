@@ -2,7 +2,8 @@
 
 Everything is looked at when the schema is made: an annotation that has no strict JSON form is refused there,
 with the field it stands at. Classes may refer to themselves and to each other: a class gets its shape first
-and its fields after. """
+and its fields after.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 cattrs generates the decoding function of each class, once, with detailed validation. The private converter
 knows one kind of type, shapes, and each field's type is its shape: so every hook that a class meets is a
-strict one of ours. """
+strict one of ours.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def is_named_tuple(cls: type[Any]) -> bool:
 
 
 _generate: Final = cast(
-    "Callable[..., Callable[[Any], Any]]",
+    "Callable[..., Callable[[Any, Any], Any]]",
     # cattrs leaves the type parameter of Attribute open
     cattrs.gen.make_dict_structure_fn_from_attrs,  # pyright: ignore[reportUnknownMemberType]
 )
@@ -50,7 +51,8 @@ class Fielded(Shape):
     stored.
 
     An absent key takes the field's default. Keys that are not fields are left out, unless `strict`. A
-    NamedTuple may also be given as a list. """
+    NamedTuple may also be given as a list.
+    """
 
     __slots__ = ("_arguments", "_decode", "_encoders", "cls", "fields", "required", "strict")
 
@@ -66,7 +68,7 @@ class Fielded(Shape):
         self._arguments = {field.name: field.alias or field.name for field in attributes}
         self.required = frozenset(field.name for field in attributes if field.default is attrs.NOTHING)
         self._encoders = [(name, attrgetter(name), shape.encode) for name, shape in self.fields.items()]
-        self._decode: Callable[[Any], Any] = _generate(
+        self._decode = _generate(
             attributes,
             self.cls,
             _CONVERTER,
@@ -79,11 +81,11 @@ class Fielded(Shape):
 
     def decode(self, data: Any, _: object = None, /) -> Any:
         if type(data) is dict:
-            return self._decode(data)
+            return self._decode(data, self.cls)
         if is_dict(data):  # a defaultdict would make up what is missing
-            return self._decode(dict(data))
+            return self._decode(dict(data), self.cls)
         if is_list(data) and is_named_tuple(self.cls):
-            return self._decode(self._keyed(data))
+            return self._decode(self._keyed(data), self.cls)
         raise found(f"dict ({self.name})", data)
 
     def build(self, entries: dict[str, Any]) -> Any:

@@ -81,7 +81,8 @@ class Schema(Generic[T, Encoded]):
     - Of two or more classes in a union each is written with `"_tag": "<ClassName>"`, and read only with it. A
       class that has a `_tag` field with literal values of its own uses that.
     - Abstract types read as the plain one: `Sequence` as list, `Mapping` as dict, `collections.abc.Set` as
-      frozenset. """
+      frozenset.
+    """
 
     __slots__ = ("shape",)
 
@@ -123,7 +124,8 @@ class Schema(Generic[T, Encoded]):
 
         `strict` refuses unknown keys in every class and TypedDict that is mentioned. Raises `ValueError`,
         with the field and what to do about it, for a type that has no strict JSON form or a union whose
-        members look alike in JSON. """
+        members look alike in JSON.
+        """
         return Schema(shape_of(annotation, strict=strict))
 
     @staticmethod
@@ -234,9 +236,9 @@ class Schema(Generic[T, Encoded]):
     def union(*members: Any) -> Schema[Any]:
         """One of the members.
 
-        Two or more classes are written with a `_tag`; structs need a key whose literal values tell them apart.
-        Raises `ValueError` when members could be taken for each other. The type of the result is exact for up to
-        six members, that of `Schema.of(A | B | ...)` for any number.
+        Two or more classes are written with a `_tag`; structs need a key whose literal values differ. Raises
+        `ValueError` when members could be taken for each other. The type of the result is exact for up to six
+        members, that of `Schema.of(A | B | ...)` for any number.
         """
         if not members:
             raise ValueError("a union needs at least one member")

@@ -56,7 +56,8 @@ class Shape:
 
     `kinds` are the Python types of the encoded forms, `types` the exact types of the values as far as they
     are known, `choices` all encoded forms when they can be listed. In a `plain` shape a value is its own
-    encoded form. """
+    encoded form.
+    """
 
     __slots__ = ("choices", "kinds", "name", "plain", "types")
 
@@ -315,7 +316,8 @@ class Items(Shape):
     """Many values of one shape: list, set, frozenset, variadic tuple, deque. A list when encoded.
 
     A set is written in the order of its items' JSON, so that equal sets are equal text; repeated items are
-    refused. """
+    refused.
+    """
 
     __slots__ = ("_accepts", "_build", "distinct", "item")
 
@@ -484,7 +486,8 @@ class Fields(Shape):
     """A dict with known keys: a struct or a TypedDict.
 
     A key that is not known is left out when decoding, unless `strict`. It is always a problem when encoding:
-    a value must not silently lose part of itself. """
+    a value must not silently lose part of itself.
+    """
 
     __slots__ = ("_decoders", "_encoders", "fields", "required", "strict")
 
@@ -596,7 +599,8 @@ class Transformed(Shape):
     """Values made from the values of another shape, and turned back into them to be encoded.
 
     A value that its own encoding would not bring back as a thing of its type is refused: functions such as
-    `str` take anything, and what is written must be readable. """
+    `str` take anything, and what is written must be readable.
+    """
 
     __slots__ = ("_from_inner", "_to_inner", "inner")
 

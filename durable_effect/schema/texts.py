@@ -19,7 +19,8 @@ class Written(Shape):
     """A value of the type `kind`, as text that matches `pattern` entirely.
 
     `json_format` is JSON Schema's name for the text. No two patterns marked as `apart` match the same text,
-    so that a union of them has one reading. """
+    so that a union of them has one reading.
+    """
 
     __slots__ = ("_check", "_expected", "_pattern", "_read", "_write", "apart", "json_format", "kind")
 

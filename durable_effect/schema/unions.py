@@ -3,7 +3,8 @@
 Members whose JSON is of different kinds are told apart by it. Of members written as objects each must be
 marked: classes carry `"_tag": "<ClassName>"`, structs and TypedDicts a key whose literal values differ.
 Members written as the same kind of single value must not share a text or number. Whatever is left over is
-ambiguous and refused when it is defined. """
+ambiguous and refused when it is defined.
+"""
 
 from __future__ import annotations
 
