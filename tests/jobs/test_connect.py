@@ -250,6 +250,24 @@ class TestAnyStorage:
 
         play(scene)
 
+    def test_calls_from_other_threads(self, any_url: str) -> None:
+        """Threads with event loops of their own may call, and take turns like tasks do."""
+
+        async def scene() -> None:
+            job = Counting()
+            async with job.jobs.connect(any_url) as client:
+                await start(client)
+
+                async def call() -> None:
+                    for _ in range(5):
+                        await client.continuous("counter").trigger("u1")
+
+                await asyncio.gather(*(asyncio.to_thread(asyncio.run, call()) for _ in range(4)))
+                assert (await client.continuous("counter").get_state("u1")).state == Counter(21)
+            assert [run.run_count for run in job.runs] == list(range(1, 22))
+
+        play(scene)
+
     def test_starts_of_many_instances(self, any_url: str) -> None:
         """A hundred instances started at once are all there."""
 

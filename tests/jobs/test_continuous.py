@@ -539,6 +539,16 @@ class TestTicks:
             (after(hours=3), after(hours=3), 0),
         ]
 
+    def test_every_missed_cron_tick_is_counted(self) -> None:
+        """Ten days without a run of a job that is due each minute are one run that stands for them all."""
+        minutes = 10 * 24 * 60
+        job = Counting(takes=[timedelta(minutes=minutes, seconds=30)], schedule=Continuous.cron("* * * * *"))
+        with Scene(job.definition) as scene:
+            scene.start()
+            scene.advance("1 second")
+        assert job.runs[1].scheduled_for == after(minutes=1)
+        assert job.runs[1].missed_count == minutes - 1
+
     @given(
         interval=st.integers(1, 60),
         takes=st.lists(st.integers(0, 300), min_size=1, max_size=6),
@@ -896,6 +906,15 @@ def caught(eff: Effect[Any]) -> Do[None]:
         return
 
 
+@Effect.gen
+def caught_whatever_it_is(eff: Effect[Any]) -> Do[None]:
+    """Runs an effect and shrugs off even what should never be caught."""
+    try:
+        yield from eff
+    except BaseException:
+        return
+
+
 class TestTerminating:
     """An end, from outside or from inside."""
 
@@ -1003,7 +1022,11 @@ class TestTerminating:
             pytest.param(lambda eff: eff.exit(), id="exit"),
             pytest.param(lambda eff: eff.result(), id="result"),
             pytest.param(lambda eff: eff.option(), id="option"),
+            pytest.param(lambda eff: eff.timeout("1 minute"), id="timeout"),
+            pytest.param(lambda eff: Effect.all([eff, Effect.void], concurrency=2), id="beside another"),
+            pytest.param(lambda eff: eff.zip(Effect.void), id="zip"),
             pytest.param(caught, id="except"),
+            pytest.param(caught_whatever_it_is, id="except BaseException"),
         ],
     )
     def test_it_cannot_be_caught(self, swallow: Any) -> None:

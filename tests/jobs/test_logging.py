@@ -206,6 +206,19 @@ class TestWhere:
         assert "continuous:worker:u1" in extra.values()
         assert any(name.startswith("run") for name in extra)
 
+    def test_both_name_the_same_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The record of a failure names the run that the failing handler's own records name."""
+        with worker() as kit:
+            kit.run(kit.client.continuous("worker").start(id="u1", input=1))
+            caplog.clear()
+            with pytest.raises(ExecutionError):
+                kit.run(kit.client.continuous("worker").start(id="u2", input=-1))
+        complaint, failure = told(caplog)
+
+        shared = {name for name in vars(complaint).keys() & vars(failure).keys() if name.startswith("run")}
+        assert shared
+        assert [vars(complaint)[name] for name in shared] == [vars(failure)[name] for name in shared]
+
     def test_annotations_of_the_handler(self, caplog: pytest.LogCaptureFixture) -> None:
         """What the handler annotates its log with is on its records."""
         run_once(worker(lambda ctx: Effect.log_error("a complaint").annotate_logs(customer="c-1", amount=42)))

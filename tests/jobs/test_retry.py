@@ -608,6 +608,16 @@ class TestMaxDuration:
             scene.advance("1 hour")
         assert job.seconds == seconds
 
+    def test_an_attempt_that_outlasts_it_is_the_last(self) -> None:
+        """When this attempt took so long that the next could only begin after the bound, it is over."""
+        policy = exactly(10, "5 seconds", max_duration="20 seconds")
+        job = Flaky(policy, takes=timedelta(seconds=30))
+        with Scene(job.definition) as scene:
+            assert scene.start().status == "terminated"
+            assert scene.events_of("job.retryExhausted")[0].reason == "max_duration"
+            scene.advance("1 hour")
+        assert job.seconds == [0]
+
     def test_it_is_exhausted_at_once(self) -> None:
         """The exhaustion does not wait for the attempt that will not be made."""
         with Scene(Flaky(exactly(10, "10 seconds", max_duration="25 seconds")).definition) as scene:

@@ -419,6 +419,19 @@ class TestMissing:
         with pytest.raises(TypedError, match="Mailer"):
             self.connect(create_durable_jobs({"order": job}))
 
+    def test_a_handler_that_does_not_say_what_it_needs(self) -> None:
+        """Without an annotation the service is missed by the run, whose error names it."""
+        job = Continuous.make(
+            state_schema=int,
+            schedule=Continuous.every("1 hour"),
+            execute=lambda ctx: Effect.service(Mailer).flat_map(lambda mailer: mailer.send("sent")),
+        )
+        jobs: Any = create_durable_jobs({"reminder": job})
+        with JobsTestKit(jobs, now=NOW) as kit:
+            with pytest.raises(ExecutionError, match="Mailer"):
+                start(kit)
+            assert "Mailer" in str(kit.run(kit.client.continuous("reminder").status("u1")).last_error)
+
     def test_a_complete_layer_connects(self) -> None:
         """With all services there connecting is silent."""
         self.connect(create_durable_jobs({"reminder": reminder()}, layer=Layer.succeed(Mailer, Outbox())))
