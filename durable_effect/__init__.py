@@ -20,6 +20,8 @@ from durable_effect.layer import Layer
 from durable_effect.scope import Scope
 from durable_effect.deferred import Deferred
 from durable_effect.semaphore import Semaphore
+from durable_effect.ref import Ref
+from durable_effect.queue import Queue, QueueEnded
 from durable_effect.runtime import Fiber
 from durable_effect.duration import Duration
 from durable_effect.backoff import Backoff
@@ -62,6 +64,9 @@ __all__ = [  # noqa: RUF022 - see above
     "Scope",
     "Deferred",
     "Semaphore",
+    "Ref",
+    "Queue",
+    "QueueEnded",
     "Env",
     "Reference",
     "Restore",

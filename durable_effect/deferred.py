@@ -57,6 +57,10 @@ class Deferred(Generic[A, E]):
 
         return Effect.sync(run)
 
+    def complete(self, effect: Effect[A, E]) -> Effect[bool]:
+        """Run an effect and bring what it ended with; ``False`` when there was an outcome before."""
+        return effect.exit().flat_map(lambda ended: self.complete_with(Effect.from_exit(ended)))
+
     def succeed(self, value: A) -> Effect[bool]:
         """Bring the value; ``False`` when there was an outcome before."""
         return self.complete_with(Effect.succeed(value))

@@ -340,7 +340,7 @@ class Fiber(Generic[A, E]):
             try:
                 after = frame.on_cause(self, cause)
             except BaseException as raised:
-                cause = Cause.die(raised)
+                cause = Cause.die(_trimmed(raised))
                 continue
             if type(after) is not FailCause:
                 return cast("AnyEffect", after)
@@ -364,7 +364,7 @@ class Fiber(Generic[A, E]):
             return Succeed(stop.value)
         except BaseException as raised:
             self._pop_block()
-            return FailCause(_cause_of(raised))
+            return FailCause(_cause_of(_trimmed(raised)))
         return cast("AnyEffect", item[0] if _type_of(item) is tuple else self._bare_yield(item))
 
     def _pop_block(self) -> None:
@@ -373,6 +373,7 @@ class Fiber(Generic[A, E]):
 
     def _raised(self, raised: BaseException, cur: object) -> Any:
         """Make the cause of what user code raised; a do-block that raised has ended and leaves the stack."""
+        _trimmed(raised)
         self.waiter = None
         stack = self.stack
         if stack and type(stack[-1]) is GeneratorType and stack[-1].gi_frame is None:
@@ -433,6 +434,14 @@ def _throwable(cause: Cause[Any]) -> BaseException:
     else:
         thrown.__dict__.pop(_MARK, None)
     return thrown
+
+
+def _trimmed(raised: BaseException) -> BaseException:
+    """Take the interpreter's own frame off a traceback; it would also hold on to the whole fiber."""
+    traceback = raised.__traceback__
+    if traceback is not None and traceback.tb_next is not None:
+        return raised.with_traceback(traceback.tb_next)
+    return raised
 
 
 def _cause_of(raised: BaseException) -> Cause[Any]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Never, Protocol
+from typing import Any, Never, Protocol, assert_type
 
 import attrs
 from returns.maybe import Maybe
 from returns.result import Result
 from returns.result import Success as Ok
-from typing_extensions import assert_type
 
 from durable_effect import (
     Clock,
@@ -200,7 +199,7 @@ assert_type(Repo("a").load(3), Effect[int, NotFound, Never])
 
 assert_type(find.map(str), Effect[str, NotFound | Denied, Need[Db]])
 assert_type(
-    find.flat_map(lambda n: Effect.fail(Timeout()) if n else Effect.succeed(int())),
+    find.flat_map(lambda n: Effect.fail(Timeout()) if n else Effect.succeed(0)),
     Effect[int, NotFound | Denied | Timeout, Need[Db]],
 )
 assert_type(find.tap(lambda n: Effect.service(Log)), Effect[int, NotFound | Denied, Need[Db] | Need[Log]])
