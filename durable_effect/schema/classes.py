@@ -16,7 +16,7 @@ import attrs
 import cattrs
 import cattrs.gen
 
-from durable_effect.schema.problem import Mismatch, at_key, found, together
+from durable_effect.schema.problem import MISFITS, Mismatch, at_key, found, together
 from durable_effect.schema.shapes import Shape, is_dict, is_list
 
 _CONVERTER: Final = cattrs.Converter(detailed_validation=True)
@@ -27,6 +27,10 @@ def _strict_hook(shape: Shape) -> Callable[[Any, Any], Any]:
 
 
 _CONVERTER.register_structure_hook_factory(lambda kind: isinstance(kind, Shape), _strict_hook)
+
+
+UNREADABLE: Final = (*MISFITS, AttributeError)
+"""What encoding a field may meet: a misfit, or an attribute that was never set."""
 
 
 def has_fields(cls: type[Any]) -> bool:
@@ -104,7 +108,7 @@ class Fielded(Shape):
         try:
             for name, read, convert in self._encoders:
                 done[name] = convert(read(value))
-        except Exception as error:
+        except UNREADABLE as error:
             raise self._rest_of(value, len(done), error) from None
         return done
 
@@ -113,7 +117,7 @@ class Fielded(Shape):
         for name, read, convert in self._encoders[index + 1 :]:
             try:
                 convert(read(value))
-            except Exception as other:
+            except UNREADABLE as other:
                 errors.append(at_key(other, name))
         return together(errors, self.cls)
 

@@ -27,8 +27,6 @@ from cattrs import (
 
 from durable_effect.errors import TypedError
 
-__all__ = ["Mismatch", "Problem", "SchemaError", "at_index", "at_key", "found", "problems_of", "together"]
-
 TOO_DEEP: Final = "nested too deeply"
 
 
@@ -57,6 +55,10 @@ class SchemaError(TypedError):
 
 class Mismatch(Exception):
     """One value is not what its shape describes; where it is, its surroundings know."""
+
+
+MISFITS: Final = (Mismatch, BaseValidationError, RecursionError)
+"""What a shape raises for a value that does not fit. Anything else is a bug, ours or of the value's class."""
 
 
 def found(expected: str, value: object) -> Mismatch:
@@ -90,20 +92,13 @@ def problems_of(error: Exception) -> tuple[Problem, ...]:
         return (Problem("$", TOO_DEEP),)
 
 
-def _walk(error: Exception, path: str) -> Iterator[Problem]:
-    if isinstance(error, BaseValidationError):
-        for inner in error.exceptions:
-            yield from _walk_member(inner, path, error.cl)
-    else:
-        yield Problem(path, _message(error, type(None)))
-
-
-def _walk_member(error: Exception, path: str, owner: type[Any]) -> Iterator[Problem]:
+def _walk(error: Exception, path: str, owner: type[Any] = object) -> Iterator[Problem]:
     note = _place(error)
     if note is not None:
         path += _step(note)
     if isinstance(error, BaseValidationError):
-        yield from _walk(error, path)
+        for inner in error.exceptions:
+            yield from _walk(inner, path, error.cl)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields, key=str):
             yield Problem(path + _key_step(str(key)), "unexpected key")

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar as DefaultTypeVar
 from durable_effect.effect import Effect
 from durable_effect.schema.annotations import literal_shape, shape_of, union_of
 from durable_effect.schema.json_schema import json_schema_of
-from durable_effect.schema.problem import SchemaError, problems_of
+from durable_effect.schema.problem import MISFITS, SchemaError, problems_of
 from durable_effect.schema.shapes import (
     BOOLEAN,
     INTEGER,
@@ -309,21 +309,21 @@ class Schema(Generic[T, Encoded]):
         """The value that `data` stands for. Raises `SchemaError`."""
         try:
             return cast("T", self.shape.decode(data))
-        except Exception as error:
+        except MISFITS as error:
             raise self._error(error) from None
 
     def encode_sync(self, value: T) -> Encoded:
         """The JSON data that stands for `value`, checked to the bottom. Raises `SchemaError`."""
         try:
             return cast("Encoded", self.shape.encode(value))
-        except Exception as error:
+        except MISFITS as error:
             raise self._error(error) from None
 
     def is_type(self, value: object) -> bool:
         """Whether `value` already is a valid value of this schema's type."""
         try:
             self.shape.encode(value)
-        except Exception:
+        except MISFITS:
             return False
         return True
 
@@ -334,7 +334,7 @@ class Schema(Generic[T, Encoded]):
         """
         try:
             self.shape.encode(given)
-        except Exception as error:
+        except MISFITS as error:
             if kind_of(given) is None:  # not JSON: it was meant as a value
                 raise self._error(error) from None
             return self.decode_sync(given)

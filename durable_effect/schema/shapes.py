@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Flag
 from typing import Any, Final, TypeAlias, TypeGuard, cast
 
-from durable_effect.schema.problem import Mismatch, at_index, at_key, found, together
+from durable_effect.schema.problem import MISFITS, Mismatch, at_index, at_key, found, together
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 """What JSON can say, as Python values. Floats are finite, text has no lone surrogates."""
@@ -297,7 +297,7 @@ def each(items: Sequence[Any], convert: Convert) -> list[Any]:
     try:
         for item in items:
             done.append(convert(item))  # how far it came is the index of the first problem
-    except Exception as error:
+    except MISFITS as error:
         raise _rest_of(items, convert, len(done), error) from None
     return done
 
@@ -307,7 +307,7 @@ def _rest_of(items: Sequence[Any], convert: Convert, index: int, error: Exceptio
     for later in range(index + 1, len(items)):
         try:
             convert(items[later])
-        except Exception as other:
+        except MISFITS as other:
             errors.append(at_index(other, later))
     return together(errors, list)
 
@@ -445,7 +445,7 @@ class Record(Shape):
         for key, value in entries.items():
             try:
                 done[_converted_key(key, key_of)] = value_of(value)
-            except Exception as error:
+            except MISFITS as error:
                 errors.append(at_key(error, key) if isinstance(key, str) else error)
         if errors:
             raise together(errors, dict)
@@ -457,7 +457,7 @@ class Record(Shape):
 def _converted_key(key: Any, convert: Convert) -> Any:
     try:
         return convert(key)
-    except Exception as error:
+    except MISFITS as error:
         raise Mismatch(f"as a key: {error}") from None
 
 
@@ -521,7 +521,7 @@ class Fields(Shape):
             if key in data:
                 try:
                     done[key] = convert(data[key])
-                except Exception as error:
+                except MISFITS as error:
                     errors.append(at_key(error, key))
             elif key in self.required:
                 errors.append(at_key(Mismatch("missing"), key))

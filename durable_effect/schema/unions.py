@@ -14,7 +14,7 @@ from itertools import chain, combinations
 from typing import Any, Final, NamedTuple
 
 from durable_effect.schema.classes import Fielded
-from durable_effect.schema.problem import Mismatch, at_key, found, together
+from durable_effect.schema.problem import MISFITS, Mismatch, at_key, found, together
 from durable_effect.schema.shapes import (
     FLOAT,
     NULL,
@@ -79,7 +79,7 @@ def first_fit(converts: Iterable[Convert], value: Any, expected: str) -> Any:
     for convert in converts:
         try:
             return convert(value)
-        except Exception:  # noqa: S112 (the next one may accept it)
+        except MISFITS:
             continue
     raise found(expected, value)
 
@@ -180,7 +180,7 @@ def accepts(shape: Shape, data: object) -> bool:
     """Whether `data` is an encoded form of `shape`."""
     try:
         shape.decode(data)
-    except Exception:
+    except MISFITS:
         return False
     return True
 

@@ -484,3 +484,17 @@ def test_a_schema_passes_through() -> None:
 
     assert Schema.of(schema).decode_sync(1) == 1
     assert paths(Schema.of(schema), 0) == ["$"]
+
+
+def test_an_attribute_that_was_never_set_is_a_problem() -> None:
+    """A value that lacks a field cannot be written, and the field is named."""
+    tree = Tree.__new__(Tree)
+
+    with pytest.raises(SchemaError) as raised:
+        Schema.of(Tree).encode_sync(tree)
+
+    assert [str(problem) for problem in raised.value.problems] == [
+        "$.value: refused by Tree (AttributeError)",
+        "$.children: refused by Tree (AttributeError)",
+        "$.parent: refused by Tree (AttributeError)",
+    ]
