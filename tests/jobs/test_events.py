@@ -730,6 +730,25 @@ def test_a_run_of_a_task_is_reported(open_kit: OpenKit) -> None:
     assert (executed.duration_ms, executed.attempt, executed.run_count) == (250, 1, 1)
 
 
+def test_a_tracker_may_include_the_state_of_a_task(open_kit: OpenKit) -> None:
+    """The state before a run is there in encoded form, or absent where there was none."""
+    kit = open_kit("worker", worker(), tracker=Tracker(include_state=True))
+    send(kit, "a")
+    kit.run(kit.client.task("worker").trigger("t1"))
+
+    assert only(kit, "job.executed").pre_execution_state == {"text": "a"}
+
+
+def test_a_task_without_a_state_has_none_to_include(open_kit: OpenKit) -> None:
+    """A run before the first state reports that there was none."""
+    job = worker(on_event=lambda event, ctx: Effect.void)
+    kit = open_kit("worker", job, tracker=Tracker(include_state=True))
+    send(kit, "a")
+    kit.run(kit.client.task("worker").trigger("t1"))
+
+    assert only(kit, "job.executed").pre_execution_state is None
+
+
 def test_a_failed_run_of_a_task_will_be_retried(open_kit: OpenKit) -> None:
     """An alarm run that fails reports the failure and that another attempt is due."""
     kit = open_kit("worker", worker(down, retry=TWICE))

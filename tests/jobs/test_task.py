@@ -485,6 +485,7 @@ def test_every_form_of_time_is_understood(open_scene: Open, when: Any) -> None:
         "90",
         "-5 minutes",
         timedelta(seconds=-5),
+        True,
         None,
     ],
     ids=str,
