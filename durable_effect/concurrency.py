@@ -130,7 +130,8 @@ def race(left: AnyEffect, right: AnyEffect) -> AnyEffect:
 
 def timeout(effect: AnyEffect, limit: timedelta, otherwise: AnyEffect) -> AnyEffect:
     """Take the effect's own end, or `otherwise` when the time is up first."""
-    timer = Map(Effect.sleep(limit), lambda _: otherwise)
+    # The timer can be called off even where the effect cannot, or finalizers would wait for the whole limit.
+    timer = Map(Effect.sleep(limit).interruptible(), lambda _: otherwise)
     return FlatMap(
         WithFiber(lambda me: _race(_start(me, [Map(effect, Succeed), timer]), first_end=True)), _itself
     )

@@ -229,7 +229,8 @@ class Engine:
         self._closed = True
         if self._running or self._calls:
             self._idle = yield from Deferred.make()
-            yield from self._idle.await_().timeout_option(self.registry.limits.drain_timeout)
+            idle = self._idle.await_().interruptible()  # or the limit would not be one: this is a finalizer
+            yield from idle.timeout_option(self.registry.limits.drain_timeout)
         for fiber in list(self._running.values()):
             yield from fiber.interrupt()
 
