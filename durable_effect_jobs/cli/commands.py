@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -72,6 +73,9 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error), _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for what is still to be flushed; nobody reads it
+        return _FAILED
 
 
 def _complain(problem: str, code: int) -> int:
@@ -85,7 +89,7 @@ def _complain(problem: str, code: int) -> int:
 @app.command
 def demo(
     *,
-    seconds: Annotated[float, Parameter(help="For about how long."), Number(gte=2, lte=600)] = 12,
+    seconds: Annotated[float, Parameter(help="For about how long.", validator=Number(gte=2, lte=600))] = 12,
     db: Annotated[Path | None, Parameter(help="A new SQLite file to use, and to keep.")] = None,
 ) -> int:
     """See four jobs at work, their worker killed, and nothing lost.
@@ -126,7 +130,7 @@ def ls(
     storage: StorageUrl,
     job: Annotated[str | None, Parameter(help="Only instances of jobs with this name.")] = None,
     kind: Annotated[Kind | None, Parameter(help="Only instances of this kind of job.")] = None,
-    limit: Annotated[int, Parameter(help="At most so many."), Number(gte=1)] = 100,
+    limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1))] = 100,
     as_json: AsJson = False,
 ) -> int:
     """List instances. This may be done while a host has the storage."""
@@ -210,7 +214,7 @@ def next_times(
     /,
     *,
     tz: Annotated[str, Parameter(help="The time zone whose clock it follows.")] = "UTC",
-    count: Annotated[int, Parameter(help="How many times."), Number(gte=1, lte=10_000)] = 5,
+    count: Annotated[int, Parameter(help="How many times.", validator=Number(gte=1, lte=10_000))] = 5,
     after: Annotated[
         str | None, Parameter(help="From when on, in ISO; without an offset in the time zone. Default: now.")
     ] = None,

@@ -51,15 +51,16 @@ def countdown(left: timedelta) -> str:
     """A span as one says it: the two units that matter."""
     if left < timedelta():
         return f"{countdown(-left)} late" if left < timedelta(seconds=-1) else "now"
-    seconds = left.total_seconds()
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, hours = seconds // 60, seconds // 3600
-    if minutes < 60:
-        return f"{minutes:.0f} min {seconds % 60:.0f} s"
-    if hours < 48:
-        return f"{hours:.0f} h {minutes % 60:.0f} min"
-    return f"{hours // 24:.0f} d {hours % 24:.0f} h"
+    if left < timedelta(seconds=10):
+        return f"{left.total_seconds():.1f} s"
+    minutes, seconds = divmod(left // timedelta(seconds=1), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def runs(instance: Instance) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from collections import deque
@@ -76,12 +77,14 @@ class _Lines:
     def show(self, scene: Scene) -> None:
         if scene.elapsed_s >= self._last_shown_s + 1:
             self._last_shown_s = scene.elapsed_s
-            print(f"{scene.elapsed_s:5.1f} s  {scene.worker}; {_figures(scene)}", flush=True)
+            self._say(f"{scene.elapsed_s:5.1f} s  {scene.worker}; {_figures(scene)}")
 
     def tell(self, elapsed_s: float, who: str, what: str, *, alarming: bool = False) -> None:
-        print(
-            f"{elapsed_s:5.1f} s  {'!' if alarming else ' '} {printable(who)} {printable(what)}", flush=True
-        )
+        self._say(f"{elapsed_s:5.1f} s  {'!' if alarming else ' '} {printable(who)} {printable(what)}")
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the show goes on when nobody looks
+            print(line, flush=True)
 
 
 class _Live:
