@@ -80,7 +80,7 @@ class Engine:
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
         return self._at_home(
-            self._hosted(operation, self._in_order(key, dispatch(self.registry, key, operation, command)))
+            self._hosted(operation, self._in_order(key, operation, dispatch(self.registry, key, operation, command)))
         )
 
     def read(
@@ -112,39 +112,61 @@ class Engine:
 
     @Effect.gen
     def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
-        if self._closed:
-            return (
-                yield from Effect.fail(
-                    InvalidStateError("an open connection", "the connection was closed", operation)
-                )
-            )
-        inside = yield from Effect.service_option(Inside)
-        env = self._env.add(Inside, inside.value_or(Inside()))
+        inside = (yield from Effect.service_option(Inside)).value_or(Inside())
+        if self._closed and not inside.keys:  # handlers that are being waited for may still call others
+            closed = InvalidStateError("an open connection", "the connection was closed", operation)
+            return (yield from Effect.fail(closed))
         self._calls += 1
-        return (yield from effect.provide_env(env).ensuring(Effect.suspend(self._call_ended)))
+        hosted = effect.provide_env(self._env.add(Inside, inside))
+        return (yield from hosted.ensuring(Effect.suspend(self._call_ended)))
 
     def _call_ended(self) -> Effect[None]:
         self._calls -= 1
         return self._signal_idle()
 
-    def _in_order(self, key: Key, effect: Effect[A, E, R]) -> Effect[A, E | InvalidStateError, R]:
+    def _in_order(
+        self, key: Key, operation: str, effect: Effect[A, E, R]
+    ) -> Effect[A, E | InvalidStateError, R]:
         """One step at a time per instance, first come first served."""
+        return self._queue(key, operation, effect)  # apart, because mypy loses the A and E of a generic do-block
 
-        @Effect.gen
-        def run() -> Do[A, E | InvalidStateError, R]:
-            inside = yield from Effect.service_option(Inside)
-            if key in inside.value_or(Inside()).keys:
-                return (yield from effect)  # refused by the interpreter; waiting for itself would never end
-            turnstile = self._order.get(key) or self._order.setdefault(key, _Turnstile())
-            turnstile.users += 1
-            return (yield from turnstile.semaphore.with_permit(effect).ensuring(Effect.sync(lambda: leave(turnstile))))
+    @Effect.gen
+    def _queue(self, key: Key, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
+        callers = (yield from Effect.service_option(Inside)).value_or(Inside()).keys
+        if key in callers:
+            return (yield from effect)  # refused by the interpreter; waiting for itself would never end
+        if not callers.isdisjoint(self._waited_for_by(key)):
+            circle = InvalidStateError(
+                "an instance that does not wait for the caller",
+                f"the handler of {key.instance_id} waits for the one that called it",
+                operation,
+            )
+            return (yield from Effect.fail(circle))
+        turnstile = self._order.get(key) or self._order.setdefault(key, _Turnstile())
+        turnstile.users += 1
+        waiting = [self._order[caller] for caller in callers if caller in self._order]
+        for caller in waiting:
+            caller.waits_for.append(key)
+        in_turn = turnstile.semaphore.with_permit(effect)
+        return (yield from in_turn.ensuring(Effect.sync(lambda: self._leave(key, turnstile, waiting))))
 
-        def leave(turnstile: _Turnstile) -> None:
-            turnstile.users -= 1
-            if turnstile.users == 0:
-                del self._order[key]
+    def _leave(self, key: Key, turnstile: _Turnstile, waiting: list[_Turnstile]) -> None:
+        for caller in waiting:
+            caller.waits_for.remove(key)
+        turnstile.users -= 1
+        if turnstile.users == 0:
+            del self._order[key]
 
-        return run()
+    def _waited_for_by(self, key: Key) -> set[Key]:
+        """Every instance that the running handler of this one waits for, at first or second hand."""
+        found: set[Key] = set()
+        looking = [key]
+        while looking:
+            turnstile = self._order.get(looking.pop())
+            further = set(turnstile.waits_for) - found if turnstile is not None else set[Key]()
+            found |= further
+            looking.extend(further)
+        return found
 
     # -- alarms
 
@@ -195,7 +217,7 @@ class Engine:
 
     @Effect.gen
     def _start(self, key: Key) -> Do[None, Never, Any]:
-        run = self._in_order(key, fire_if_due(self.registry, key)).as_void().catch_all(_rest).catch_cause(_rest)
+        run = self._in_order(key, "fire", fire_if_due(self.registry, key)).as_void().catch_all(_rest).catch_cause(_rest)
         over = Effect.suspend(lambda: self._run_ended(key))
         self._running[key] = yield from run.ensuring(over).fork_detach()
 
@@ -246,6 +268,8 @@ class _Turnstile:
 
     semaphore: Semaphore = attrs.field(factory=lambda: Semaphore(1))
     users: int = 0
+    waits_for: list[Key] = attrs.field(factory=list[Key])
+    """The instances that the handler which is running here has called and not heard from."""
 
 
 def _rest(error: object) -> Effect[None]:

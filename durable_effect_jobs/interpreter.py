@@ -221,7 +221,7 @@ def _report(job: Job[Any, Any], before: Instance, fired: Fired, step: Step) -> N
         before.key.instance_id,
         text,
         detail,
-        extra={"instance_id": before.key.instance_id, "run_count": before.run_count, "result": fired.result},
+        extra={"instance_id": before.key.instance_id, "run_count": step.run_count, "result": fired.result},
     )
 
 

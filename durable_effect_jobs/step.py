@@ -139,6 +139,12 @@ class Step:
         """Whether there is anything to commit."""
         return self.before is not self.after or bool(self.events) or self.mark is not None
 
+    @property
+    def run_count(self) -> int:
+        """Which run this step tells of."""
+        told = (getattr(event, "run_count", None) for event in self.events)
+        return next((count for count in told if count is not None), self.before.run_count if self.before else 0)
+
     @staticmethod
     def nothing(before: Instance | None) -> Step:
         """Leave everything as it is."""

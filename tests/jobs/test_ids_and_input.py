@@ -12,19 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_effect import Backoff, Do, Effect, Schema, TypedError
+from durable_effect import Backoff, Do, Effect, Schema, TypedError, catch
 from durable_effect_jobs import (
     Continuous,
     ContinuousContext,
     Debounce,
     DebounceEventContext,
+    JobsClient,
     Retry,
     Task,
     TaskEventContext,
     TaskExecuteContext,
     create_durable_jobs,
 )
-from durable_effect_jobs.errors import DuplicateEventError, ExecutionError, ValidationError
+from durable_effect_jobs.errors import DuplicateEventError, ExecutionError, InvalidStateError, ValidationError
 from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -849,3 +850,33 @@ def test_each_event_id_is_applied_once(story: list[tuple[str, bool]]) -> None:
         applied = pages(kit, sends)
 
     assert (applied or []) == list(dict.fromkeys(event_id for event_id, _ in story))
+
+
+def test_handlers_that_call_each_other_do_not_wait_for_ever() -> None:
+    """Two handlers that call each other's instance at once: one call is refused, and both handlers end."""
+    refused: list[InvalidStateError] = []
+    client: list[JobsClient] = []
+
+    @Effect.gen
+    def execute(ctx: TaskExecuteContext[int]) -> Do[None, Any]:
+        yield from Effect.sleep("1 second")
+        other = "b" if ctx.id == "a" else "a"
+        call = client[0].task("pair").send(id=other, event=1)
+        note = catch(InvalidStateError, lambda error: Effect.sync(lambda: refused.append(error)))
+        yield from call.pipe(note)
+
+    pair = Task.make(
+        state_schema=int,
+        event_schema=int,
+        on_event=lambda event, ctx: ctx.schedule("1 minute") if event == 0 else Effect.void,
+        execute=execute,
+    )
+    with JobsTestKit(create_durable_jobs({"pair": pair})) as kit:
+        client.append(kit.client)
+        for name in "ab":
+            kit.run(kit.client.task(pair).send(id=name, event=0))
+        kit.advance("5 minutes")
+        counts = [kit.run(kit.client.task(pair).status(name)) for name in "ab"]
+    assert len(refused) == 1
+    assert [count.execute_count for count in counts] == [1, 1]
+    assert sorted(count.event_count or 0 for count in counts) == [1, 2]
