@@ -25,8 +25,8 @@ class QueueEnded(TypedError):
 class Queue(Generic[A, E]):
     """A queue, with room for so many values or any number.
 
-    After `end` or `fail`, what is in it can still be taken; then takers fail. Later offers answer False. No value
-    is lost: one that was handed to a taker that was interrupted in the same moment goes back to the front.
+    After `end` or `fail`, what is in it can still be taken; then takers fail. Later offers answer False.
+    No value is lost: one that was handed to a taker which was interrupted just then goes back to the front.
     """
 
     __slots__ = ("_capacity", "_end", "_full", "_items", "_offers", "_takers")
@@ -65,7 +65,7 @@ class Queue(Generic[A, E]):
         """Answer how many values are in the queue, those of waiting offers included."""
         return Sync(lambda: len(self._items) + len(self._offers))
 
-    # ---- offering -------------------------------------------------------------------------------------------
+    # ---- offering ------------------------------------------------------------------------------------------
 
     def offer(self, value: A) -> Effect[bool]:
         """Put a value in; answers False if it was refused."""
@@ -95,7 +95,7 @@ class Queue(Generic[A, E]):
         self._offers.append(offer)
         return lambda: self._offers.remove(offer) if offer in self._offers else None
 
-    # ---- taking ---------------------------------------------------------------------------------------------
+    # ---- taking --------------------------------------------------------------------------------------------
 
     def take(self) -> Effect[A, E | QueueEnded]:
         """Take the oldest value, or wait for one."""
@@ -145,14 +145,14 @@ class Queue(Generic[A, E]):
             else:
                 self._items.appendleft(value)
 
-    # ---- ending ---------------------------------------------------------------------------------------------
+    # ---- ending --------------------------------------------------------------------------------------------
 
     def end(self) -> Effect[bool]:
-        """Take no more values in; when all are taken, takers fail with `QueueEnded`. False if it had ended."""
+        """Take nothing more in; when all is taken, takers fail with `QueueEnded`. False if it had ended."""
         return Sync(lambda: self._close(Effect.fail(QueueEnded())))
 
     def fail(self, error: E) -> Effect[bool]:
-        """Take no more values in; when all are taken, takers fail with this error. False if it had ended."""
+        """Take nothing more in; when all is taken, takers fail with this error. False if it had ended."""
         return Sync(lambda: self._close(Effect.fail(error)))
 
     def shutdown(self) -> Effect[bool]:
