@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -738,6 +740,47 @@ def test_every_call_of_the_task_client(shop_kit: JobsTestKit) -> None:
     assert run(client.status("order-789")).status == "not_found"
 
 
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{tmp}/jobs.db"])
+def test_the_readmes_jobs_run_outside_of_tests(url: str, tmp_path: Path, hooks: Hooks) -> None:
+    """Connected to a storage, every call is awaited where the README yields it."""
+    refresher = token_refresher()
+    services = (
+        Layer.succeed(TokenApi, CountingTokens())
+        .merge(Layer.succeed(Hooks, hooks))
+        .merge(Layer.succeed(Shop, Shop()))
+    )
+    jobs = create_durable_jobs(
+        {
+            "tokenRefresher": refresher,
+            "webhookBatcher": webhook_batcher,
+            "orderProcessor": order_processor,
+        },
+        layer=services,
+    )
+
+    async def program() -> list[Any]:
+        async with jobs.connect(url.format(tmp=tmp_path)) as client:
+            started = await client.continuous(refresher).start(id="user-123", input=FRESH)
+            tokens = await client.continuous(refresher).get_state("user-123")
+            added = await client.debounce(webhook_batcher).add(id="contact-456", event=contact_updated())
+            flushed = await client.debounce(webhook_batcher).flush("contact-456")
+            sent = await client.task(order_processor).send(id="order-789", event=OrderPlaced("order-789"))
+            order = await client.task(order_processor).get_state("order-789")
+        return [
+            started.status,
+            tokens.state.access_token,
+            added.event_count,
+            flushed.flushed,
+            sent.created,
+            order.state,
+        ]
+
+    answers = asyncio.run(program())
+
+    assert answers == ["running", "at_1", 1, True, True, Order("order-789", "pending")]
+    assert hooks.sent == [(1, "manual", [contact_updated()])]
+
+
 # -- state schemas -----------------------------------------------------------------------------------
 
 
@@ -807,7 +850,7 @@ def test_every_schedule_input_of_the_readme(open_kit: OpenKit, when: Any, schedu
 
 
 def failing_runs(open_kit: OpenKit, **retry: Any) -> tuple[list[timedelta], list[tuple[int, bool]]]:
-    """How long after noon a job that always fails was run each time, and what each run knew of its attempt."""
+    """How long after noon each run of a job that always fails was, and what it knew of its attempt."""
     runs, attempts = list[timedelta](), list[tuple[int, bool]]()
 
     def fail(ctx: ContinuousContext[Health]) -> Effect[None, CarrierDown]:
