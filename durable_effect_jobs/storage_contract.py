@@ -506,6 +506,28 @@ def due_and_next_due_know_only_the_jobs_they_are_asked_for(storage: Storage) -> 
 
 
 @Effect.gen
+def next_due_looks_behind_an_instant(storage: Storage) -> Do[None, Refusal]:
+    """With ``after``, alarms at or before it are passed over; without it, overdue ones count."""
+    alarms = [_NOON - _DAY, _NOON - _SECOND, _NOON, _NOON, _NOON + _MICROSECOND, _NOON + _DAY]
+    for n, at in enumerate(alarms):
+        yield from storage.commit(_birth(_born(Key(*_COUNTER, str(n)), at)))
+    yield from storage.commit(_birth(_born(Key(*_BATCHER, "b"), _NOON + 2 * _DAY)))
+    _equal((yield from storage.next_due([_COUNTER])), _NOON - _DAY, "next_due counts alarms of the past")
+    for after, following in (
+        (_NOON - 2 * _DAY, _NOON - _DAY),
+        (_NOON - _DAY, _NOON - _SECOND),
+        (_NOON - _MICROSECOND, _NOON),
+        (_NOON, _NOON + _MICROSECOND),
+        (_NOON + _SECOND, _NOON + _DAY),
+        (_NOON + _DAY, None),
+    ):
+        found = yield from storage.next_due([_COUNTER], after=after)
+        _equal(found, following, "next_due gives the first alarm that is later than after")
+    both = yield from storage.next_due([_COUNTER, _BATCHER], after=_NOON + _DAY)
+    _equal(both, _NOON + 2 * _DAY, "next_due looks behind after in all these jobs")
+
+
+@Effect.gen
 def alarms_follow_their_record(storage: Storage) -> Do[None, Refusal]:
     """Moved, cleared, set to an earlier time again: only the alarm of the last commit counts."""
     present = _born(_USER, _NOON)
@@ -746,10 +768,11 @@ def dead_letters_are_numbered_and_kept(storage: Storage) -> Do[None, Refusal]:
 def expired_dead_letters_go_with_later_commits(storage: Storage) -> Do[None, Refusal]:
     """A commit at or after ``expires_at`` takes them along; one before does not."""
     first = _born(_USER)
-    brief, lasting = _letter(first, expires_at=_NOON + _DAY), _letter(first, expires_at=_NOON + 3 * _DAY)
-    yield from storage.commit(_birth(first, dead_letter=brief))
+    lasting = _letter(first, expires_at=_NOON + 3 * _DAY)
+    yield from storage.commit(_birth(first, dead_letter=lasting))
     second = first.evolve()
-    yield from storage.commit(_change(first, second, dead_letter=lasting, at=_NOON + _DAY - _MICROSECOND))
+    brief = _letter(first, expires_at=_NOON + _DAY)
+    yield from storage.commit(_change(first, second, dead_letter=brief, at=_NOON + _DAY - _MICROSECOND))
     _equal(len((yield from storage.dead_letters())), 2, "a dead letter is kept until it expires")
     yield from storage.commit(_change(second, second.evolve(), at=_NOON + _DAY))
     left = [letter.expires_at for letter in (yield from storage.dead_letters())]
@@ -778,6 +801,7 @@ STORAGE_CHECKS: tuple[StorageCheck, ...] = (
     marks_belong_to_one_instance,
     due_is_ordered_and_bounded,
     due_and_next_due_know_only_the_jobs_they_are_asked_for,
+    next_due_looks_behind_an_instant,
     alarms_follow_their_record,
     jobs_counts_instances,
     instances_come_in_pages,

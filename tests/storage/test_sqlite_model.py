@@ -194,6 +194,8 @@ class SqliteAndModel(RuleBasedStateMachine):
             if one.alarm and (key.kind, key.job) in jobs
         ]
         assert self.run(self.storage.next_due(jobs)) == min(alarms, default=None)
+        later = min((at for at in alarms if at > self.now), default=None)
+        assert self.run(self.storage.next_due(jobs, after=self.now)) == later
 
     @rule(
         job=st.none() | st.sampled_from(JOBS),

@@ -186,7 +186,7 @@ def test_expired_marks_are_removed_in_passing(tmp_path: Path) -> None:
 
     @Effect.gen
     def story(storage: SqliteStorage) -> Do[None, Any]:
-        for n in range(250):
+        for n in reversed(range(250)):
             mark = Mark(f"e{n}", NOON + n * SECOND)
             yield from storage.commit(birth(born(task(str(n))), at=NOON - DAY, mark=mark))
         present = born()

@@ -247,6 +247,24 @@ def test_a_connection_that_cannot_be_opened_again_is_tried_again(numbers: Number
     on_thread(numbers, use)
 
 
+def test_a_read_that_finds_the_database_broken_gets_a_new_connection(numbers: Numbers) -> None:
+    """The connection is not used again after an error that is not the statement's own."""
+
+    async def use(thread: DatabaseThread) -> None:
+        error = await thread.read(
+            "look", lambda connection: connection.execute("SELECT * FROM nowhere")
+        ).flip()
+        assert isinstance(error, StorageError)
+        assert "nowhere" in str(error)
+        error = await thread.read("look", lambda connection: connection.execute("SELECT ?")).flip()
+        assert isinstance(error, StorageError)
+        assert await thread.read("stored", stored) == []
+
+    on_thread(numbers, use)
+    assert numbers.connections == 2
+    assert numbers.told == ["forget"]
+
+
 def test_what_follows_a_write_comes_before_its_answer(numbers: Numbers) -> None:
     """``then`` runs once the write is durable, and only for writes that succeeded."""
     order: list[int] = []
@@ -264,14 +282,18 @@ def test_what_follows_a_write_comes_before_its_answer(numbers: Numbers) -> None:
 
 
 def test_an_interrupted_write_is_waited_for(numbers: Numbers) -> None:
-    """Interrupting a write that was begun ends when its fate is known: here it is stored."""
+    """Interrupting a write ends when its fate is known, where a read ends at once: here it is stored."""
 
     async def use(thread: DatabaseThread) -> None:
         release, holding = await held(thread)
         write = started(thread.write("add", add(1)))
         await waiting(thread, 1)
+        read = started(thread.read("stored", stored))
+        await waiting(thread, 2)
         write.cancel()
-        await _turn()
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
         assert not write.done()
         release.set()
         await holding

@@ -169,6 +169,13 @@ class KeepingAlarms(MemoryStorage):
         return super().commit(attrs.evolve(commit, after=after))
 
 
+class Including(MemoryStorage):
+    """Takes later for at or later."""
+
+    def next_due(self, jobs: Any, *, after: datetime | None = None) -> Effect[datetime | None, StorageError]:
+        return super().next_due(jobs, after=after and after - timedelta(microseconds=1))
+
+
 class Overlapping(MemoryStorage):
     """Begins a page with the last record of the one before."""
 
@@ -225,6 +232,7 @@ class Renumbering(MemoryStorage):
         (ByKey, contract.due_is_ordered_and_bounded),
         (ForAllJobs, contract.due_and_next_due_know_only_the_jobs_they_are_asked_for),
         (TooEarly, contract.due_is_ordered_and_bounded),
+        (Including, contract.next_due_looks_behind_an_instant),
         (KeepingAlarms, contract.alarms_follow_their_record),
         (Overlapping, contract.instances_come_in_pages),
         (NewestFirst, contract.events_come_back_in_the_order_of_their_commits),
