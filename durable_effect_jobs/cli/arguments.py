@@ -62,7 +62,7 @@ def storage_from(url: str, *, read_only: bool = False) -> Effect[Storage, Storag
 def checked_url(url: str) -> str:
     """The URL, if there can be a storage of this name."""
     try:
-        open_storage(url)
+        _ = open_storage(url)  # made, and not run: it is only the name that is looked at
     except ValueError as error:
         raise UsageError(f"--storage: {error}") from error
     return url
