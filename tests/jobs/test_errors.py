@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import pytest
-from durable_effect_jobs.testing import JobsTestKit
 
 from durable_effect import Do, Effect, Schema, TypedError, catch
 from durable_effect_jobs import (
@@ -33,6 +32,7 @@ from durable_effect_jobs.errors import (
     StorageError,
     ValidationError,
 )
+from durable_effect_jobs.testing import JobsTestKit
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
