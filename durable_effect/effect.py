@@ -722,12 +722,12 @@ class Effect(Generic[A, E, R]):
     # ---- logging -------------------------------------------------------------------------------------------
 
     @staticmethod
-    def log_debug(message: object, *values: object, **fields: object) -> Effect[None]:
+    def log_debug(message: object, /, *values: object, **fields: object) -> Effect[None]:
         """Log at level DEBUG; see `log_info`."""
         return log(logging.DEBUG, message, values, fields)
 
     @staticmethod
-    def log_info(message: object, *values: object, **fields: object) -> Effect[None]:
+    def log_info(message: object, /, *values: object, **fields: object) -> Effect[None]:
         """Log to the `Logger` service: by default the stdlib logger `durable_effect`.
 
         `values` are put behind the message, an exception among them becomes `exc_info`; `fields` and the
@@ -736,12 +736,12 @@ class Effect(Generic[A, E, R]):
         return log(logging.INFO, message, values, fields)
 
     @staticmethod
-    def log_warning(message: object, *values: object, **fields: object) -> Effect[None]:
+    def log_warning(message: object, /, *values: object, **fields: object) -> Effect[None]:
         """Log at level WARNING; see `log_info`."""
         return log(logging.WARNING, message, values, fields)
 
     @staticmethod
-    def log_error(message: object, *values: object, **fields: object) -> Effect[None]:
+    def log_error(message: object, /, *values: object, **fields: object) -> Effect[None]:
         """Log at level ERROR; see `log_info`."""
         return log(logging.ERROR, message, values, fields)
 

@@ -129,6 +129,12 @@ class EffectFailure(Exception):
         super().__init__(error)
         self.error = error
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EffectFailure) and bool(self.error == other.error)
+
+    def __hash__(self) -> int:
+        return hash((EffectFailure, self.error))
+
 
 class Interrupted(BaseException):
     """Raised in a do-block, and at the edge, when the work was interrupted.

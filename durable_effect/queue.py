@@ -115,7 +115,7 @@ class Queue(Generic[A, E]):
     def _take(self) -> AnyEffect:
         if self._items or self._offers:
             return Succeed(self._next())
-        return self._end or Wait(self._wait_for_value)
+        return Wait(self._wait_for_value) if self._end is None else self._end
 
     def _next(self) -> A:
         """Take the oldest value and let the oldest waiting offer in."""

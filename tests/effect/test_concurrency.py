@@ -66,33 +66,39 @@ def test_no_more_than_so_many_run_at_once(world: TestRuntime) -> None:
     assert max(most) == 4
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=6), st.sampled_from([1, 2, "unbounded"]))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=6), st.sampled_from([1, 2, "unbounded"])
+)
 def test_all_succeed_in_order_or_one_fails(plan: list[tuple[int, bool]], concurrency: Any) -> None:
     """The values come in the items' order; if any fails, all of it fails."""
 
     def work(item: tuple[int, tuple[int, bool]]) -> Effect[int, Oops]:
         index, (seconds, fails) = item
-        return after(f"{seconds} s").flat_map(lambda _: Effect.fail(Oops()) if fails else Effect.succeed(index))
+        return after(f"{seconds} s").flat_map(
+            lambda _: Effect.fail(Oops()) if fails else Effect.succeed(index)
+        )
 
     with TestRuntime(NEW_YEAR) as world:
-        exit = world.run_exit(Effect.for_each(enumerate(plan), work, concurrency=concurrency))
+        ended = world.run_exit(Effect.for_each(enumerate(plan), work, concurrency=concurrency))
     if any(fails for _, fails in plan):
-        assert exit == Failure(Cause.fail(Oops()))
+        assert ended == Failure(Cause.fail(Oops()))
     else:
-        assert exit == Success(list(range(len(plan))))
+        assert ended == Success(list(range(len(plan))))
 
 
 def test_the_first_failure_ends_the_others(world: TestRuntime) -> None:
     """The rest is interrupted and its finalizers are waited for; what fails there joins the cause."""
     log: list[str] = []
-    others = Effect.never.ensuring(after("1 minute").tap(lambda _: Effect.sync(lambda: log.append("released"))))
-    exit = world.run_exit(Effect.all([others, after("1 s").and_then(Effect.fail(Oops()))], concurrency=2))
-    assert exit == Failure(Cause.fail(Oops()))
+    others = Effect.never.ensuring(
+        after("1 minute").tap(lambda _: Effect.sync(lambda: log.append("released")))
+    )
+    ended = world.run_exit(Effect.all([others, after("1 s").and_then(Effect.fail(Oops()))], concurrency=2))
+    assert ended == Failure(Cause.fail(Oops()))
     assert log == ["released"]
     sick = Effect.never.ensuring(Effect.die("sick"))
-    exit = world.run_exit(Effect.all([sick, after("1 s").and_then(Effect.fail(Oops()))], concurrency=2))
-    assert isinstance(exit, Failure)
-    assert [repr(defect) for defect in exit.cause.defects] == ["Oops()", "RuntimeError('sick')"]
+    ended = world.run_exit(Effect.all([sick, after("1 s").and_then(Effect.fail(Oops()))], concurrency=2))
+    assert isinstance(ended, Failure)
+    assert [repr(defect) for defect in ended.cause.defects] == ["Oops()", "RuntimeError('sick')"]
 
 
 def test_interrupting_the_whole_ends_the_parts(world: TestRuntime) -> None:
@@ -117,7 +123,9 @@ def test_concurrency_is_at_least_one() -> None:
 def test_a_race_takes_the_first_success(world: TestRuntime) -> None:
     """A failure does not win; the loser is interrupted, and its finalizers are waited for."""
     log: list[str] = []
-    slow = after("1 hour").ensuring(after("1 minute").tap(lambda _: Effect.sync(lambda: log.append("released"))))
+    slow = after("1 hour").ensuring(
+        after("1 minute").tap(lambda _: Effect.sync(lambda: log.append("released")))
+    )
     failing = after("1 s").and_then(Effect.fail(Oops()))
     assert world.run(Effect.race(slow, after("2 s", "won"))) == "won"
     assert log == ["released"]
@@ -126,8 +134,10 @@ def test_a_race_takes_the_first_success(world: TestRuntime) -> None:
 
 def test_a_race_of_failures_fails_with_both(world: TestRuntime) -> None:
     """The causes are joined in the order in which they came."""
-    exit = world.run_exit(Effect.race(after("2 s").and_then(Effect.fail("b")), after("1 s").and_then(Effect.fail("a"))))
-    assert exit == Failure(Cause.fail("a").combine(Cause.fail("b")))
+    ended = world.run_exit(
+        Effect.race(after("2 s").and_then(Effect.fail("b")), after("1 s").and_then(Effect.fail("a")))
+    )
+    assert ended == Failure(Cause.fail("a").combine(Cause.fail("b")))
 
 
 def test_interrupting_a_race_ends_both(world: TestRuntime) -> None:
@@ -144,7 +154,9 @@ def test_a_timeout_is_a_typed_error(world: TestRuntime) -> None:
     """What takes longer is interrupted and fails with `EffectTimeout`; what is done in time is left alone."""
     log: list[str] = []
     slow = after("1 hour").ensuring(Effect.sync(lambda: log.append("released")))
-    assert world.run_exit(slow.timeout("1 minute")) == Failure(Cause.fail(EffectTimeout(timedelta(minutes=1))))
+    assert world.run_exit(slow.timeout("1 minute")) == Failure(
+        Cause.fail(EffectTimeout(timedelta(minutes=1)))
+    )
     assert log == ["released"]
     assert elapsed(world) == timedelta(minutes=1)
     assert world.run(after("1 second", 5).timeout("1 minute")) == 5

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -36,6 +37,11 @@ from durable_effect import (
 from durable_effect.testing import TestRuntime
 
 
+async def turn() -> None:
+    """Give the asyncio loop a turn."""
+    await asyncio.sleep(0)  # noqa: TID251 - takes no time
+
+
 @attrs.frozen
 class NotFound(TypedError):
     """No such thing."""
@@ -56,7 +62,7 @@ def run(effect: Effect[Any, Any, Any]) -> Any:
     return Effect.run_sync_exit(effect)
 
 
-# ---- laws ---------------------------------------------------------------------------------------------------
+# ---- laws --------------------------------------------------------------------------------------------------
 
 numbers = st.integers(-1000, 1000)
 
@@ -67,7 +73,9 @@ def _effects() -> st.SearchStrategy[Effect[Any, Any]]:
         st.text(max_size=3).map(lambda key: Effect.fail(NotFound(key))),
         numbers.map(lambda n: Effect.sync(lambda: n)),
         numbers.map(lambda n: Effect.yield_now().as_(n)),
-        st.just(Effect.die(ZeroDivisionError("same"))).map(lambda e: e.catch_cause(lambda c: Effect.fail(Denied()))),
+        st.just(Effect.die(ZeroDivisionError("same"))).map(
+            lambda e: e.catch_cause(lambda c: Effect.fail(Denied()))
+        ),
     )
 
 
@@ -137,7 +145,7 @@ def test_finalizers_run_from_the_inside_out(effect: Effect[Any, Any], names: lis
     assert seen == names
 
 
-# ---- making effects -----------------------------------------------------------------------------------------
+# ---- making effects ----------------------------------------------------------------------------------------
 
 
 def test_nothing_happens_until_it_is_run() -> None:
@@ -190,9 +198,9 @@ def test_stop_iteration_is_a_defect_like_any_other() -> None:
 
 def test_attempt_turns_exceptions_into_errors() -> None:
     """The error is what `catch` makes of the exception, and has it as its cause."""
-    exit = run(Effect.attempt(boom, catch=lambda _: Denied()))
-    assert exit == Failure(Cause.fail(Denied()))
-    assert isinstance(exit.cause.failures[0].__cause__, ZeroDivisionError)
+    ended = run(Effect.attempt(boom, catch=lambda _: Denied()))
+    assert ended == Failure(Cause.fail(Denied()))
+    assert isinstance(ended.cause.failures[0].__cause__, ZeroDivisionError)
 
 
 def test_attempt_without_catch_fails_with_the_exception() -> None:
@@ -238,7 +246,7 @@ def test_what_is_no_effect_is_refused_with_advice() -> None:
     assert "Effect.succeed" in str(defect)
 
 
-# ---- do-blocks ----------------------------------------------------------------------------------------------
+# ---- do-blocks ---------------------------------------------------------------------------------------------
 
 
 def test_a_do_block_keeps_its_name_and_documentation() -> None:
@@ -276,10 +284,8 @@ def test_an_error_that_leaves_a_do_block_is_still_typed() -> None:
         try:
             yield from Effect.fail(NotFound("k"))
         finally:
-            try:
+            with suppress(Denied):
                 yield from Effect.fail(Denied())
-            except Denied:
-                pass
 
     assert run(block()) == Failure(Cause.fail(NotFound("k")))
 
@@ -331,7 +337,7 @@ def test_defects_can_be_caught_where_they_fly_by() -> None:
 
 
 def test_a_failure_as_defect_stays_a_defect() -> None:
-    """An error that `or_die` made a defect is not typed again by passing a do-block, even if it was typed there before."""
+    """What `or_die` made a defect is not typed again by passing a do-block, though it was typed before."""
     error = NotFound("k")
 
     @Effect.gen
@@ -408,10 +414,8 @@ def test_a_prebuilt_failure_does_not_grow_its_traceback() -> None:
     @Effect.gen
     def block() -> Do[None]:
         for _ in range(20):
-            try:
+            with suppress(NotFound):
                 yield from failing
-            except NotFound:
-                pass
 
     run(block())
     depth, traceback = 0, error.__traceback__
@@ -420,7 +424,7 @@ def test_a_prebuilt_failure_does_not_grow_its_traceback() -> None:
     assert depth < 5
 
 
-# ---- values and errors --------------------------------------------------------------------------------------
+# ---- values and errors -------------------------------------------------------------------------------------
 
 
 def test_values_are_chained_and_combined() -> None:
@@ -459,7 +463,9 @@ def test_handlers_see_typed_errors_only() -> None:
 def test_causes_are_seen_whole() -> None:
     """`catch_cause` and `exit` see defects and ordinary interruptions."""
     assert isinstance(run(Effect.sync(boom).exit()).value.cause.reasons[0], Die)
-    assert run(Effect.interrupt().catch_cause(lambda c: Effect.succeed(c.is_interrupted_only))) == Success(True)
+    assert run(Effect.interrupt().catch_cause(lambda c: Effect.succeed(c.is_interrupted_only))) == Success(
+        True
+    )
     assert run(Effect.succeed(1).exit()) == Success(Success(1))
     assert run(Effect.fail("e").exit()) == Success(Failure(Cause.fail("e")))
 
@@ -485,7 +491,9 @@ def test_outcomes_are_folded() -> None:
         Cause.fail("late")
     )
     assert run(Effect.fail("e").fold_effect(lambda e: Effect.succeed(e), Effect.succeed)) == Success("e")
-    assert run(Effect.sync(boom).fold_cause(lambda c: Effect.succeed(len(c.defects)), Effect.succeed)) == Success(1)
+    assert run(
+        Effect.sync(boom).fold_cause(lambda c: Effect.succeed(len(c.defects)), Effect.succeed)
+    ) == Success(1)
 
 
 def test_results_and_maybes_come_out() -> None:
@@ -507,7 +515,7 @@ def test_one_error_type_is_taken_out() -> None:
     assert run(denied | catch((NotFound, Denied), lambda e: Effect.succeed(type(e)))) == Success(Denied)
 
 
-# ---- running ------------------------------------------------------------------------------------------------
+# ---- running -----------------------------------------------------------------------------------------------
 
 
 def test_run_sync_raises_what_went_wrong() -> None:
@@ -526,7 +534,7 @@ def test_run_sync_raises_what_went_wrong() -> None:
 def test_run_sync_refuses_to_wait() -> None:
     """Work that has to wait is refused with advice, and what it had acquired is released."""
     released: list[int] = []
-    for waiting in (Effect.sleep("1 second"), Effect.never, Effect.from_async(lambda: asyncio.sleep(0))):
+    for waiting in (Effect.sleep("1 second"), Effect.never, Effect.from_async(lambda: turn())):
         with pytest.raises(NotSynchronousError, match=r"Effect\.run"):
             Effect.run_sync(waiting.ensuring(Effect.sync(lambda: released.append(1))))
     assert released == [1, 1, 1]
@@ -548,7 +556,7 @@ def test_run_has_a_loop() -> None:
     left: list[str] = []
 
     async def hello() -> str:
-        await asyncio.sleep(0)
+        await turn()
         return "hello"
 
     background = Effect.never.ensuring(Effect.sync(lambda: left.append("released"))).fork_detach()
@@ -575,7 +583,7 @@ def test_one_effect_runs_on_many_loops_at_once() -> None:
     @Effect.gen
     def program(n: int) -> Do[int]:
         for _ in range(5):
-            yield from Effect.from_async(lambda: asyncio.sleep(0))
+            yield from Effect.from_async(lambda: turn())
         return n
 
     with ThreadPoolExecutor(4) as pool:
@@ -611,15 +619,17 @@ def test_blocking_calls_run_on_a_thread() -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as pool:
         name = Effect.from_thread(lambda: threading.current_thread().name, executor=pool)
         assert Effect.run(name).startswith("mine")
-    assert Effect.run(Effect.from_thread(boom, catch=lambda _: Denied()).exit()) == Failure(Cause.fail(Denied()))
+    assert Effect.run(Effect.from_thread(boom, catch=lambda _: Denied()).exit()) == Failure(
+        Cause.fail(Denied())
+    )
     assert isinstance(Effect.run(Effect.from_thread(boom).exit()), Failure)
 
 
 def test_defects_are_values_too(world: TestRuntime) -> None:
     """`Cause.error` answers the typed error, or the defect as a value."""
-    exit = world.run_exit(Effect.sync(boom))
-    assert isinstance(exit, Failure)
-    error = exit.cause.error()
+    ended = world.run_exit(Effect.sync(boom))
+    assert isinstance(ended, Failure)
+    error = ended.cause.error()
     assert isinstance(error, Defect)
     assert isinstance(error.exception, ZeroDivisionError)
     assert Cause((Fail("e"),)).error() == "e"

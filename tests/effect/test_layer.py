@@ -35,7 +35,9 @@ class NoConnection(TypedError):
     name: str
 
 
-def service(log: list[str], name: str, value: Any, needs: Any = None, fail: bool = False) -> Effect[Any, Any, Any]:
+def service(
+    log: list[str], name: str, value: Any, needs: Any = None, fail: bool = False
+) -> Effect[Any, Any, Any]:
     """Acquire a service by name, perhaps with another one."""
 
     @Effect.gen
@@ -90,8 +92,8 @@ def test_a_failing_build_is_typed_and_releases(world: TestRuntime) -> None:
     a = Layer.scoped(A, service(log, "a", "A"))
     b = Layer.scoped(B, service(log, "b", 2, fail=True))
     used = Effect.sync(lambda: log.append("use"))
-    exit = world.run_exit(used.pipe(provide(a.merge(b))))
-    assert exit == Failure(Cause.fail(NoConnection("b")))
+    ended = world.run_exit(used.pipe(provide(a.merge(b))))
+    assert ended == Failure(Cause.fail(NoConnection("b")))
     assert log == ["+a", "+b", "-b", "-a"]
 
 
@@ -102,8 +104,8 @@ def test_another_layer_can_stand_in(world: TestRuntime) -> None:
     good = Layer.scoped(A, service(log, "good", "A"))
     assert world.run(Effect.service(A).pipe(provide(bad.catch_all(lambda _: good)))) == "A"
     assert log == ["+bad", "-bad", "+good", "-good"]
-    exit = world.run_exit(Effect.service(A).pipe(provide(bad.or_die())))
-    assert exit == Failure(Cause.die(NoConnection("bad")))
+    ended = world.run_exit(Effect.service(A).pipe(provide(bad.or_die())))
+    assert ended == Failure(Cause.die(NoConnection("bad")))
 
 
 def test_interrupting_a_build_releases_what_was_built(world: TestRuntime) -> None:
@@ -126,7 +128,10 @@ def test_simple_layers(world: TestRuntime) -> None:
     assert world.run(both.pipe(provide(layer)).pipe(provide(counted))) == ("a", 7)
     assert calls == [1]
     assert world.run(both.pipe(provide(Layer.from_env(Env.of(A, "e").add(B, 1))))) == ("e", 1)
-    assert world.run(both.provide(Layer.succeed(A, "a").merge(Layer.effect(B, Effect.succeed(2))))) == ("a", 2)
+    assert world.run(both.provide(Layer.succeed(A, "a").merge(Layer.effect(B, Effect.succeed(2))))) == (
+        "a",
+        2,
+    )
 
 
 def test_provide_merge_keeps_the_dependency(world: TestRuntime) -> None:

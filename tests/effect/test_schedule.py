@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_effect import Cause, Clock, Do, Effect, Failure, Random, Schedule, Success, TypedError, provide_service
+from durable_effect import (
+    Cause,
+    Clock,
+    Do,
+    Effect,
+    Failure,
+    Random,
+    Schedule,
+    Success,
+    TypedError,
+    provide_service,
+)
 from durable_effect.schedule import Again, Done, Tick
 from durable_effect.testing import TestRuntime
 
@@ -24,7 +35,9 @@ def seconds(n: float) -> timedelta:
     return timedelta(seconds=n)
 
 
-def runs_at(world: TestRuntime, schedule: Schedule[Any, Any], took: str = "0 s", limit: int = 6) -> list[float]:
+def runs_at(
+    world: TestRuntime, schedule: Schedule[Any, Any], took: str = "0 s", limit: int = 6
+) -> list[float]:
     """Say at which seconds an effect runs that is repeated so, until it has run `limit` times."""
     at: list[float] = []
 
@@ -44,7 +57,9 @@ def outputs(schedule: Schedule[Any, Any], inputs: list[Any]) -> list[Any]:
     """Step a schedule by hand, once a second, and collect what it answers."""
     state, out = schedule.initial, []
     for attempt, value in enumerate(inputs, 1):
-        decided = schedule.next(state, Tick(value, attempt, NEW_YEAR, NEW_YEAR + seconds(attempt - 1), lambda a, b: a))
+        decided = schedule.next(
+            state, Tick(value, attempt, NEW_YEAR, NEW_YEAR + seconds(attempt - 1), lambda a, b: a)
+        )
         out.append(decided.output)
         if isinstance(decided, Done):
             return [*out, "done"]
@@ -189,4 +204,6 @@ def test_repeat_stops_at_the_first_failure(world: TestRuntime) -> None:
 
     effect = Effect.suspend(work)
     assert world.run_exit(effect.repeat(Schedule.forever())) == Failure(Cause.fail(Oops()))
-    assert world.run_exit(Effect.succeed(5).repeat(Schedule.forever().until(lambda n: n == 5).passthrough())) == Success(5)
+    assert world.run_exit(
+        Effect.succeed(5).repeat(Schedule.forever().until(lambda n: n == 5).passthrough())
+    ) == Success(5)

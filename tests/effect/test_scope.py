@@ -66,17 +66,17 @@ def test_every_finalizer_runs_although_some_fail(fails: list[bool]) -> None:
         for n, fail in enumerate(fails):
             yield from Effect.add_finalizer(lambda _, n=n, fail=fail: finalizer(n, fail))
 
-    exit = Effect.run_sync_exit(program().scoped())
+    ended = Effect.run_sync_exit(program().scoped())
     assert log == list(reversed(range(len(fails))))
     expected = [str(n) for n in reversed(range(len(fails))) if fails[n]]
-    found = [str(defect) for defect in exit.cause.defects] if isinstance(exit, Failure) else []
+    found = [str(defect) for defect in ended.cause.defects] if isinstance(ended, Failure) else []
     assert found == expected
 
 
 def test_finalizers_see_the_exit(world: TestRuntime) -> None:
     """They are told how the scope's program ended."""
     seen: list[Exit[Any, Any]] = []
-    note = Effect.add_finalizer(lambda exit: Effect.sync(lambda: seen.append(exit)))
+    note = Effect.add_finalizer(lambda ended: Effect.sync(lambda: seen.append(ended)))
     world.run(note.as_(1).scoped())
     world.run_exit(note.and_then(Effect.fail(Oops())).scoped())
     assert seen == [Success(1), Failure(Cause.fail(Oops()))]
@@ -125,21 +125,21 @@ def test_without_a_scope_nothing_is_acquired() -> None:
     """A missing scope is found out before the resource is there."""
     log: list[str] = []
     program: Effect[Any, Any, Any] = resource(log, "a")
-    exit = Effect.run_sync_exit(program)
-    assert isinstance(exit, Failure)
-    assert isinstance(exit.cause.squash(), MissingServiceError)
+    ended = Effect.run_sync_exit(program)
+    assert isinstance(ended, Failure)
+    assert isinstance(ended.cause.squash(), MissingServiceError)
     assert log == []
 
 
 def test_a_closed_scope_releases_at_once(world: TestRuntime) -> None:
-    """A finalizer that comes too late runs with the exit that closed the scope; closing twice is closing once."""
+    """A finalizer that comes too late runs with the exit that closed the scope; closing again is nothing."""
     seen: list[Any] = []
 
     @Effect.gen
     def program() -> Do[None]:
         scope = yield from Scope.make()
         yield from scope.close(Success(1))
-        yield from scope.add_finalizer(lambda exit: Effect.sync(lambda: seen.append(exit)))
+        yield from scope.add_finalizer(lambda ended: Effect.sync(lambda: seen.append(ended)))
         yield from scope.close(Success(2))
 
     world.run(program())
@@ -212,9 +212,9 @@ def test_context_managers_are_entered_and_left(world: TestRuntime) -> None:
     assert world.run(Effect.from_async_context_manager(later).scoped()) == "later"
     assert log == ["enter", "leave", "enter async", "leave async"]
     log.clear()
-    exit = world.run_exit(Effect.from_context_manager(plain).and_then(Effect.fail(Oops())).scoped())
+    ended = world.run_exit(Effect.from_context_manager(plain).and_then(Effect.fail(Oops())).scoped())
     assert log == ["enter", "oops", "leave"]
-    assert isinstance(exit, Failure)
+    assert isinstance(ended, Failure)
 
 
 def test_fibers_end_with_their_scope(world: TestRuntime) -> None:
