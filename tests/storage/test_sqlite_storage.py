@@ -329,3 +329,54 @@ def test_alarms_of_any_time_are_kept(tmp_path: Path) -> None:
         assert (yield from storage.due(times[-1], 10, [("task", "t")])) == [one.key for one in written]
 
     on_file(tmp_path / "jobs.db", story, cache_size=0)
+
+
+# -- looking at a file that another process has open ---------------------------------------------------
+
+
+def test_a_file_in_use_can_be_looked_at(tmp_path: Path) -> None:
+    """A storage that only reads opens beside the owner, and sees each commit that is acknowledged."""
+    path = tmp_path / "jobs.db"
+
+    @Effect.gen
+    def story(owner: SqliteStorage) -> Do[None, Any]:
+        reader = yield from SqliteStorage.open(path, read_only=True)
+        present = born()
+        yield from owner.commit(birth(present))
+        for _ in range(3):
+            assert (yield from reader.load(USER)) == present
+            after = present.evolve()
+            yield from owner.commit(change(present, after))
+            present = after
+        assert (yield from reader.instances()) == [present]
+
+    on_file(path, lambda owner: story(owner).scoped())
+
+
+def test_a_storage_that_only_reads_does_not_write(tmp_path: Path) -> None:
+    """Its commits fail with StorageError and leave the file as it is."""
+    path = tmp_path / "jobs.db"
+    on_file(path, _commit_one)
+    before = path.read_bytes()
+
+    @Effect.gen
+    def story(reader: SqliteStorage) -> Do[None, Any]:
+        error = yield from reader.commit(change(born(), None)).flip()
+        assert isinstance(error, StorageError)
+        assert "readonly" in str(error)
+        assert (yield from reader.load(USER)) == born()
+
+    on_file(path, story, read_only=True)
+    assert path.read_bytes() == before
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    """A file that is not there, or not ours, is refused, and nothing appears."""
+    for name, content in (("none.db", None), ("text.db", b"user-1,42\n" * 100)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        before = sorted(tmp_path.iterdir())
+        error = SqliteStorage.open(tmp_path / name, read_only=True).scoped().flip().run()
+        assert isinstance(error, StorageError)
+        assert error.operation == "open"
+        assert sorted(tmp_path.iterdir()) == before

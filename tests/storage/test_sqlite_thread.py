@@ -118,7 +118,7 @@ async def held(thread: DatabaseThread) -> tuple[threading.Event, asyncio.Future[
 
     def hold(_: sqlite3.Connection) -> None:
         begun.set()
-        release.wait()
+        release.wait(timeout=10)  # only a failing test waits so long
 
     holding = started(thread.read("hold", hold))
     await asyncio.to_thread(begun.wait)
