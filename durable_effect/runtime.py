@@ -17,6 +17,7 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from types import GeneratorType
@@ -601,8 +602,14 @@ class Runtime:
         """Call `f` on this runtime's thread: now if we are on it, else soon."""
         if self._thread == threading.get_ident():
             f(*args)
-        elif self.loop is not None:
-            self.loop.call_soon_threadsafe(f, *args)
+        else:
+            self.post(f, *args)
+
+    def post(self, f: Callable[..., object], *args: object) -> None:
+        """Call `f` on this runtime's thread, from another one. After the end of the program nobody cares."""
+        if self._loop is not None and not self._loop.is_closed():
+            with suppress(RuntimeError):  # the loop may be closed in this very moment
+                self._loop.call_soon_threadsafe(f, *args)
 
     def poke(self) -> None:
         """Tell the loop that there is something to do."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from types import GeneratorType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -117,7 +118,7 @@ class _StandingRuntime(Runtime):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -129,8 +130,19 @@ class _StandingRuntime(Runtime):
         if self._loop is not None:
             self._loop.call_soon(self._loop.stop)
 
+    def post(self, f: Callable[..., object], *args: object) -> None:
+        self._posted.append((f, args))
+        if self._loop is not None:
+            super().post(self._loop.stop)
+
     def flush(self) -> None:
         self.run_ready()
+
+    def run_ready(self, slices: int | None = None) -> None:
+        while self._posted:
+            f, args = self._posted.popleft()
+            f(*args)
+        super().run_ready(slices)
 
     def settle(self) -> None:
         self.run_ready()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -92,6 +94,20 @@ def test_real_asyncio_work_is_waited_for(world: TestRuntime) -> None:
     assert [fiber.exit for fiber in fibers] == [Success(3), Success(1), Success(2)]
     assert world.run(Effect.from_thread(lambda: 4)) == 4
     assert world.now == NEW_YEAR
+
+
+def test_callbacks_from_threads_arrive_with_the_next_settle(world: TestRuntime) -> None:
+    """Time stands still meanwhile, and what comes after the end is nobody's business."""
+    resumes: list[Callable[[Effect[int]], None]] = []
+    fiber = world.fork(Effect[int].async_(lambda resume: resumes.append(resume)))
+    world.settle()
+    for value in (1, 2):
+        thread = threading.Thread(target=resumes[0], args=(Effect.succeed(value),))
+        thread.start()
+        thread.join()
+    assert fiber.exit is None
+    world.settle()
+    assert fiber.exit == Success(1)
 
 
 def test_closing_interrupts_what_is_left() -> None:
