@@ -364,7 +364,7 @@ class Add(Command[AddResult]):
         if not before.failed_attempts and not before.stopped:
             if job.max_events is not None and count >= job.max_events:
                 after = attrs.evolve(after, alarm=Alarm(turn.now, "maxEvents"), flush_reason="maxEvents")
-            elif job.mode == "trailing":
+            elif job.mode == "trailing" and not before.run_count:  # after a failed flush the next one is set
                 end = job.window_end(before.created_at, turn.now)
                 after = attrs.evolve(after, alarm=Alarm(end, "flushAfter"))
         return Step(before=before, after=after, mark=self._mark(turn))
@@ -451,8 +451,9 @@ def _first_states(state_schema: Schema[Any], initial_state: object) -> Callable[
 class Debounce:
     """Batches: ``Debounce.make(event_schema=..., flush_after="5 seconds", execute=...)``."""
 
-    # Without a state_schema, then with one; each first for handlers that need no service, because pyright
-    # cannot solve `R1 | R2` when both are Never.
+    # Without a state_schema, then with one. Each first for handlers that need no service, because pyright
+    # cannot solve `R1 | R2` when both are Never; then for an on_event that answers an Effect, because mypy
+    # cannot solve a lambda's R1 inside a Program whose value is given too; then for any other.
     @overload
     @staticmethod
     def make(
@@ -467,6 +468,20 @@ class Debounce:
         retry: Retry | None = ...,
         logging: JobLogging = ...,
     ) -> DebounceJob[I, I, E1, Never]: ...
+    @overload
+    @staticmethod
+    def make(
+        *,
+        event_schema: Schema[I] | type[I],
+        flush_after: Span,
+        on_event: Callable[[DebounceEventContext[I, I]], Effect[I, Any, R1]],
+        execute: Callable[[DebounceExecuteContext[I]], Program[Any, E1, R2]],
+        max_events: int | None = ...,
+        mode: Literal["fixed", "trailing"] = ...,
+        max_wait: Span | None = ...,
+        retry: Retry | None = ...,
+        logging: JobLogging = ...,
+    ) -> DebounceJob[I, I, E1, R1 | R2]: ...
     @overload
     @staticmethod
     def make(
@@ -501,6 +516,22 @@ class Debounce:
         retry: Retry | None = ...,
         logging: JobLogging = ...,
     ) -> DebounceJob[I, S, E1, Never]: ...
+    @overload
+    @staticmethod
+    def make(
+        *,
+        event_schema: Schema[I] | type[I],
+        state_schema: Schema[S] | type[S],
+        initial_state: S | Callable[[], S],
+        flush_after: Span,
+        on_event: Callable[[DebounceEventContext[I, S]], Effect[S, Any, R1]],
+        execute: Callable[[DebounceExecuteContext[S]], Program[Any, E1, R2]],
+        max_events: int | None = ...,
+        mode: Literal["fixed", "trailing"] = ...,
+        max_wait: Span | None = ...,
+        retry: Retry | None = ...,
+        logging: JobLogging = ...,
+    ) -> DebounceJob[I, S, E1, R1 | R2]: ...
     @overload
     @staticmethod
     def make(
