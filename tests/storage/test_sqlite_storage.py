@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from storage_scene import DAY, NOON, SECOND, USER, birth, born, change, fact, letter, on_file, task
 
-from durable_effect import Do, Effect
+from durable_effect import Clock, Do, Effect
 from durable_effect.scope import Scope
+from durable_effect.testing import TestRuntime
 from durable_effect_jobs.errors import StorageError
 from durable_effect_jobs.instance import Alarm, Instance, Key, Mark
 from durable_effect_jobs.storage.sqlite import SqliteStorage
@@ -288,6 +289,7 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[2])
 from storage_scene import birth, born
 from durable_effect.scope import Scope
+from durable_effect.testing import TestRuntime
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 
 async def main():
@@ -380,3 +382,18 @@ def test_looking_makes_no_file(tmp_path: Path) -> None:
         assert isinstance(error, StorageError)
         assert error.operation == "open"
         assert sorted(tmp_path.iterdir()) == before
+
+
+def test_it_works_on_virtual_time(tmp_path: Path) -> None:
+    """A runtime that jumps from sleeper to sleeper waits for the disk as it does for any real work."""
+
+    @Effect.gen
+    def story() -> Do[list[Key], Any]:
+        storage = yield from SqliteStorage.open(tmp_path / "jobs.db")
+        yield from storage.commit(birth(born(USER, NOON + DAY)))
+        yield from Effect.sleep(DAY)
+        now = yield from Clock.now()
+        return (yield from storage.due(now, 10, [("continuous", "counter")]))
+
+    with TestRuntime(NOON) as runtime:
+        assert runtime.run(story().scoped()) == [USER]
