@@ -28,21 +28,27 @@ S = TypeVar("S")
 
 @attrs.frozen
 class Inside:
-    """The instances whose handlers are running around this effect; a call that changes one of them is refused."""
+    """The handlers around this effect. A call that changes the instance of one that still runs is refused."""
 
-    keys: frozenset[Key] = frozenset()
+    handlers: tuple[tuple[Key, Draft[Any]], ...] = ()
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Their instances. A fiber that was detached from a handler may outlive it, and then counts no more."""
+        return frozenset(key for key, draft in self.handlers if draft.running)
 
 
 class Draft(Generic[S]):
     """What one handler has changed so far."""
 
-    __slots__ = ("_codec", "_limits", "encoded", "fiber", "reason", "state", "terminated")
+    __slots__ = ("_codec", "_limits", "encoded", "fiber", "reason", "running", "state", "terminated")
 
     def __init__(self, codec: Codec[S], limits: Limits, state: S | None, encoded: bytes | None) -> None:
         self._codec = codec
         self._limits = limits
         self.state = state
         self.encoded = encoded
+        self.running = False
         self.terminated = False
         self.reason: str | None = None
         self.fiber: Fiber[Any, Any] | None = None
@@ -51,6 +57,10 @@ class Draft(Generic[S]):
         """Replace the state. A value that does not fit is a defect of the handler, raised where it wrote it."""
         self.encoded = self._codec.encode(state, self._limits)
         self.state = state
+
+    def rest(self) -> None:
+        """No handler works on it any more."""
+        self.running = False
 
     def read(self) -> Effect[Any]:
         """The state as of now, this handler's own changes included."""
@@ -64,8 +74,8 @@ class Draft(Generic[S]):
         """Replace the state by what ``change`` makes of it; without a state, do nothing."""
 
         def run() -> None:
-            if self.state is not None:
-                self.write(change(self.state))
+            if self.encoded is not None:  # a state may be None and still be one
+                self.write(change(cast("S", self.state)))
 
         return Effect.sync(run)
 
@@ -125,8 +135,7 @@ def attempt(
     **fields: object,
 ) -> Do[Ended, Never, Any]:
     """Run a handler against a draft; ``fields`` are added to its log records."""
-    inside = yield from Effect.service_option(Inside)
-    around = inside.value_or(Inside()).keys
+    around = (yield from Effect.service_option(Inside)).value_or(Inside()).handlers
     log = Logger(
         job_logger(key.kind, key.job),
         log_level,
@@ -134,10 +143,11 @@ def attempt(
     )
     env = yield from Effect.env()
     handler = Effect.suspend(lambda: as_effect(run())).provide_env(
-        env.add(Inside, Inside(around | {key})).add(Logger, log)
+        env.add(Inside, Inside((*around, (key, draft)))).add(Logger, log)
     )
+    draft.running = True
     fiber = draft.fiber = yield from handler.fork()
-    exit = yield from fiber.await_().on_interrupt(fiber.interrupt)
+    exit = yield from fiber.await_().on_interrupt(fiber.interrupt).ensuring(Effect.sync(draft.rest))
     if draft.terminated:
         return Terminated(draft.reason)
     match exit:

@@ -28,6 +28,7 @@ __all__ = [
     "Key",
     "Mark",
     "from_micros",
+    "text_problem",
     "to_micros",
 ]
 
@@ -62,15 +63,18 @@ class Key:
 
     def problem(self) -> ValidationError | None:
         """What is wrong with the id: ids are non-empty text of up to 512 characters, colons included."""
-        if not isinstance(self.id, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            return ValidationError.at("id", "$", f"expected text, got {type(self.id).__name__}")
-        if not 1 <= len(self.id) <= MAX_ID_LENGTH:
-            return ValidationError.at(
-                "id", "$", f"expected 1 to {MAX_ID_LENGTH} characters, got {len(self.id)}"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in self.id):
-            return ValidationError.at("id", "$", "expected text without lone surrogates")
-        return None
+        return text_problem("id", self.id)
+
+
+def text_problem(name: str, text: object) -> ValidationError | None:
+    """What is wrong with an id of an instance or an event; ``None`` when nothing is."""
+    if not isinstance(text, str):
+        return ValidationError.at(name, "$", f"expected text, got {type(text).__name__}")
+    if not 1 <= len(text) <= MAX_ID_LENGTH:
+        return ValidationError.at(name, "$", f"expected 1 to {MAX_ID_LENGTH} characters, got {len(text)}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return ValidationError.at(name, "$", "expected text without lone surrogates")
+    return None
 
 
 AlarmReason: TypeAlias = Literal["start", "schedule", "retry", "trigger", "flushAfter", "maxEvents", "manual"]

@@ -29,7 +29,7 @@ from durable_effect_jobs.errors import (
     JobNotFoundError,
     StorageError,
 )
-from durable_effect_jobs.instance import Commit, Instance, Key
+from durable_effect_jobs.instance import Commit, Instance, Key, text_problem
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn
 from durable_effect_jobs.storage import Conflict, Storage
@@ -58,7 +58,7 @@ def dispatch(
 ) -> Do[A, CallError, Need[Storage] | Need[Alarms]]:
     """Run a command against its instance, and the alarm that it set to now; answer when all is durable."""
     job = yield from _job(registry, key)
-    yield from _refuse_bad_keys(key, operation)
+    yield from _refuse_bad_calls(key, operation, command)
     for _ in range(_MOST_CONFLICTS):
         answered = yield from _dispatch(registry, job, key, command)
         if answered is not None:
@@ -191,12 +191,14 @@ def _job(registry: Registry, key: Key) -> Effect[Job[Any, Any], JobNotFoundError
 
 
 @Effect.gen
-def _refuse_bad_keys(key: Key, operation: str) -> Do[None, StepError]:
+def _refuse_bad_calls(key: Key, operation: str, command: Command[Any]) -> Do[None, StepError]:
     problem = key.problem()
+    if problem is None and command.event_id is not None:
+        problem = text_problem("event_id", command.event_id)
     if problem is not None:
         yield from Effect.fail(problem)
-    inside = yield from Effect.service_option(Inside)
-    if key in inside.value_or(Inside()).keys:
+    inside = (yield from Effect.service_option(Inside)).value_or(Inside())
+    if key in inside.keys:
         yield from Effect.fail(
             InvalidStateError(
                 expected="another instance, or the handler to have ended",

@@ -505,11 +505,12 @@ class Send(Command[SendResult]):
         return None if self.event_id is None else Mark(self.event_id, turn.now + turn.limits.event_id_window)
 
     def answer(self, turn: Turn, step: Step, fired: Step | None) -> SendResult:
-        """When the task will execute next."""
+        """When the task will execute next; a time that had passed was executed within the call."""
+        after = step.after if fired is None else fired.after
         return SendResult(
             created=step.before is None,
             instance_id=turn.key.instance_id,
-            scheduled_at=None if step.after is None else _at(step.after.alarm),
+            scheduled_at=None if after is None else _at(after.alarm),
         )
 
 

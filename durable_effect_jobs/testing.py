@@ -30,6 +30,7 @@ class JobsTestKit:
 
     The engine, its alarm loop and the handlers are those that run in production; only the clock, the dice and the
     storage are the test's. ``layer`` takes the place of the layer of ``jobs``. ``seed`` fixes the dice.
+    ``storage`` takes over what another kit left: the next deployment of an application.
     """
 
     __test__ = False
@@ -40,12 +41,13 @@ class JobsTestKit:
         *,
         now: datetime = _START,
         layer: Layer[Any, Any, Never] | None = None,
+        storage: MemoryStorage | None = None,
         seed: int = 0,
     ) -> None:
         self._jobs = jobs
         self._services = jobs.services if layer is None else layer
         self._env = Env.of(Random, Random.seeded(seed))
-        self.storage = MemoryStorage()
+        self.storage = MemoryStorage() if storage is None else storage
         """What survives :meth:`restart`."""
         self._boot(now)
 
