@@ -176,6 +176,7 @@ def trigger(instance_id: InstanceId, /, *, storage: StorageUrl, jobs: Jobs | Non
         _run(operate.trigger(storage, key))
         print(f"{printable(instance_id)} is due now: the process that hosts its job next will run it")
         return _DONE
+    log_to_stderr("INFO")
     result = _run(operate.trigger_here(jobs_from(jobs), storage, key))
     fields = (f"{name}={value}" for name, value in attrs.asdict(result).items())
     print(f"{printable(instance_id)} ran: {', '.join(fields)}")
