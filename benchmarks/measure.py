@@ -1,0 +1,158 @@
+"""How the benchmarks measure and report.
+
+A figure means little on a machine that does other things as well, its ratio to a baseline a lot more: so
+what is measured and what it is measured against take turns (A B A B), and every row names its baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sqlite3
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter, perf_counter_ns
+
+Measurement = Callable[[], Awaitable[float]]
+
+_FSYNCS = 50
+_QUICK = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure beside that of its baseline."""
+
+    name: str
+    figure: float
+    unit: str
+    baseline: str
+    baseline_figure: float
+
+    @property
+    def ratio(self) -> float:
+        """The figure in terms of its baseline."""
+        return self.figure / self.baseline_figure
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to do: the share of each size in the sources, and how often in turn."""
+
+    scale: float
+    rounds: int
+    as_json: bool
+
+    def of(self, size: int) -> int:
+        """That size at this scale, at least 1."""
+        return max(1, round(size * self.scale))
+
+
+def effort(description: str | None, *, rounds: int, quick_rounds: int) -> Effort:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a run of some seconds: less, and less often")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply every size by this (default 1)")
+    parser.add_argument("--rounds", type=int, help=f"how often each is measured (default {rounds})")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    given = parser.parse_args()
+    scale = given.scale * (_QUICK if given.quick else 1)
+    return Effort(scale, given.rounds or (quick_rounds if given.quick else rounds), given.json)
+
+
+async def in_turns(rounds: int, *measurements: Measurement) -> list[list[float]]:
+    """Measure each once, then each again, and so on; answers the figures of each."""
+    figures: list[list[float]] = [[] for _ in measurements]
+    for _ in range(rounds):
+        for measure, of_this in zip(measurements, figures, strict=True):
+            of_this.append(await measure())
+    return figures
+
+
+async def per_second(count: int, work: Callable[[], Awaitable[object]]) -> float:
+    """How many a second, when ``work`` does ``count`` of them."""
+    begin = perf_counter()
+    await work()
+    return count / (perf_counter() - begin)
+
+
+async def nanoseconds(count: int, work: Callable[[], Awaitable[object]]) -> float:
+    """How long each takes, when ``work`` does ``count`` of them."""
+    begin = perf_counter_ns()
+    await work()
+    return (perf_counter_ns() - begin) / count
+
+
+def machine() -> dict[str, str | int | float]:
+    """Where the figures come from."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "sqlite": sqlite3.sqlite_version,
+        "cpus": os.cpu_count() or 1,
+        "fsync_p50_us": round(_fsync_p50_us()),
+    }
+
+
+def _fsync_p50_us() -> float:
+    """How long the disk under the temporary directory takes to keep one page, at the median."""
+    with tempfile.TemporaryDirectory() as directory, Path(directory, "page").open("wb", buffering=0) as file:
+        return median(_fsync_us(file.fileno()) for _ in range(_FSYNCS))
+
+
+def _fsync_us(descriptor: int) -> float:
+    os.write(descriptor, bytes(4096))
+    begin = perf_counter()
+    os.fsync(descriptor)
+    return (perf_counter() - begin) * 1e6
+
+
+def report(rows: Sequence[Row], *, as_json: bool) -> None:
+    """Print everything that was measured."""
+    print(_json(rows) if as_json else _table(rows))
+
+
+def _json(rows: Sequence[Row]) -> str:
+    measured = [
+        {
+            "name": row.name,
+            "figure": row.figure,
+            "unit": row.unit,
+            "baseline": row.baseline,
+            "baseline_figure": row.baseline_figure,
+            "ratio": row.ratio,
+        }
+        for row in rows
+    ]
+    return json.dumps({"machine": machine(), "rows": measured}, indent=2)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    heading = ("name", "figure", "unit", "baseline", "figure", "ratio")
+    lines = [heading, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+    return "\n".join([", ".join(f"{key} {value}" for key, value in machine().items()), "", *text])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    figures = _number(row.figure), _number(row.baseline_figure)
+    return row.name, figures[0], row.unit, row.baseline, figures[1], f"{row.ratio:.2f}"
+
+
+def _number(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Numbers to the right, words to the left."""
+    return [
+        cell.rjust(width) if column in (1, 4, 5) else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
