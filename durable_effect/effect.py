@@ -932,11 +932,11 @@ def _run_sync(effect: Effect[A1, Any, Never]) -> A1:
 
 
 def _fork(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
-    return Fork(effect, child=True)
+    return Fork(effect, True)
 
 
 def _fork_detach(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
-    return Fork(effect, child=False)
+    return Fork(effect, False)
 
 
 Effect.void = VOID

@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 from durable_effect.context import Key, Need
 from durable_effect.effect import Effect
 from durable_effect.layer import Layer, provide_layer, provide_to_layer
-from durable_effect.ops import AnyEffect, CatchAll, FailWith
+from durable_effect.ops import AnyEffect, CatchAll, FailWith, ProvideServices
 
 A1 = TypeVar("A1")
 A2 = TypeVar("A2")
@@ -109,12 +109,7 @@ class provide(Generic[Out, E3, R3]):
     def __call__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __call__(self, target: Any, /) -> Any:
         """Apply the layer."""
-        return self._apply(target)
-
-    def _apply(self, target: Any) -> Any:
-        if isinstance(target, Layer):
-            return provide_to_layer(target, self._layer)  # pyright: ignore[reportUnknownArgumentType] - any layer
-        return provide_layer(target, self._layer)
+        return _provided(target, self._layer)
 
     @overload
     def __ror__(self, target: Effect[A1, E1, Out], /) -> Effect[A1, E1 | E3, R3]: ...
@@ -125,7 +120,15 @@ class provide(Generic[Out, E3, R3]):
     @overload
     def __ror__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __ror__(self, target: Any, /) -> Any:
-        return self._apply(target)
+        return _provided(target, self._layer)
+
+
+def _provided(target: Any, layer: Layer[Any, Any, Any]) -> Any:
+    if isinstance(target, Layer):
+        return provide_to_layer(target, layer)  # pyright: ignore[reportUnknownArgumentType] - any layer
+    if layer.constant is not None:
+        return ProvideServices(target, layer.constant)
+    return provide_layer(target, layer)
 
 
 def provide_service(key: Key[T], service: T, /) -> provide[Need[T], Never, Never]:

@@ -399,19 +399,15 @@ class AfterFinalizer:
 
     def on_value(self, fiber: Fiber[Any, Any], value: object) -> AnyEffect:
         fiber.interruptible = self.interruptible
-        match self.outcome:
-            case Success(result):
-                return fiber.strike_or(Succeed(result))
-            case Failure(cause):
-                return FailCause(cause)
+        outcome = self.outcome
+        if isinstance(outcome, Success):
+            return fiber.strike_or(Succeed(outcome.value))
+        return FailCause(outcome.cause)
 
     def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
         fiber.interruptible = self.interruptible
-        match self.outcome:
-            case Success():
-                return FailCause(cause)
-            case Failure(before):
-                return FailCause(before.combine(cause))
+        outcome = self.outcome
+        return FailCause(cause if isinstance(outcome, Success) else outcome.cause.combine(cause))
 
 
 class Interruptibility(AnyEffect):

@@ -397,15 +397,18 @@ class Fiber(Generic[A, E]):
         if self.interrupting is not None and type(outcome) is Failure:
             outcome = Failure(outcome.cause.combine(self.interrupting))
         self.exit = outcome
-        if self.parent is not None:
-            if self.parent.children is not None:
-                self.parent.children.discard(self)
-            self.parent = None
-        else:
+        parent = self.parent
+        if parent is None:
             self.runtime.roots.discard(self)
-        observers, self.observers = self.observers, None
-        for ended in observers or ():
-            ended(outcome)
+        else:
+            self.parent = None
+            if parent.children is not None:
+                parent.children.discard(self)
+        observers = self.observers
+        if observers is not None:
+            self.observers = None
+            for ended in observers:
+                ended(outcome)
         return None
 
 
@@ -456,11 +459,7 @@ def _cause_of(raised: BaseException) -> Cause[Any]:
 
 def from_exit(outcome: Exit[A1, E1]) -> Effect[A1, E1]:
     """Make the effect that ends like this."""
-    match outcome:
-        case Success(value):
-            return Succeed(value)
-        case Failure(cause):
-            return FailCause(cause)
+    return Succeed(outcome.value) if isinstance(outcome, Success) else FailCause(outcome.cause)
 
 
 # ---- forks -------------------------------------------------------------------------------------------------
@@ -481,7 +480,10 @@ class Join(AnyEffect):
             return self.then(target.exit)
         fiber.waiter = joiner = _Joiner(fiber, target, self.then)
         fiber.on_interrupt = joiner.leave
-        target.observe(joiner)
+        if target.observers is None:
+            target.observers = [joiner]
+        else:
+            target.observers.append(joiner)
         return None
 
 
@@ -498,7 +500,11 @@ class _Joiner(Waiter):
         self.then = then
 
     def __call__(self, outcome: Exit[Any, Any]) -> None:
-        self.resume(self.then(outcome))
+        fiber = self.fiber
+        if fiber.waiter is self:
+            fiber.waiter = None
+            fiber.next = self.then(outcome)
+            fiber.runtime.enqueue(fiber)
 
     def leave(self) -> None:
         self.target.forget(self)
@@ -509,18 +515,19 @@ class Fork(AnyEffect):
 
     __slots__ = ("child", "first")
 
-    def __init__(self, first: AnyEffect, *, child: bool) -> None:
+    def __init__(self, first: AnyEffect, child: bool) -> None:
         self.first = first
         self.child = child
 
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
-        forked: Fiber[Any, Any] = Fiber(fiber.runtime, self.first, fiber.env)
+        runtime = fiber.runtime
+        forked: Fiber[Any, Any] = Fiber(runtime, self.first, fiber.env)
         forked.interruptible = fiber.interruptible
         if self.child:
             fiber.adopt(forked)
         else:
-            fiber.runtime.roots.add(forked)
-        fiber.runtime.ready.append(forked)
+            runtime.roots.add(forked)
+        runtime.ready.append(forked)
         return Succeed(forked)
 
 

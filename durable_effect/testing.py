@@ -93,11 +93,17 @@ class TestRuntime:
         self.jump_to(self.now + to_timedelta(span))
 
     def close(self) -> None:
-        """Interrupt what still runs and let its finalizers finish, however long they sleep."""
-        if self._runtime.roots:
-            left = list(self._runtime.roots)
-            self.fork(interrupt_all(left))
-            self._finish(left)
+        """Interrupt what still runs and let its finalizers finish, however long they sleep.
+
+        Raises `DeadlockError` when one of them waits for what nobody will do; then the rest is abandoned.
+        """
+        try:
+            while left := list(self._runtime.roots):
+                self.fork(interrupt_all(left))
+                self._finish(left)
+        except DeadlockError:
+            self.abandon()
+            raise
         self._runtime.close_loop()
 
     def abandon(self) -> None:

@@ -120,6 +120,17 @@ def test_closing_interrupts_what_is_left() -> None:
     assert sorted(log) == ["a", "b"]
 
 
+def test_a_finalizer_that_never_ends_is_told_so() -> None:
+    """Closing does not hang, and leaves nothing behind that warns."""
+    world = TestRuntime(NEW_YEAR)
+    world.run(Effect.from_async(turn))
+    world.fork(Effect.never.ensuring(Effect.never))
+    world.settle()
+    with pytest.raises(DeadlockError):
+        world.close()
+    gc.collect()
+
+
 def test_abandoning_is_a_crash() -> None:
     """No `finally`, no finalizer and no coroutine's clean-up runs, now or later, and nothing warns."""
     log: list[str] = []
