@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, overload
+from typing import Any, Generic, overload
 
 from typing_extensions import Never, TypeVar
 
@@ -24,12 +24,6 @@ __all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
 E = TypeVar("E", covariant=True, default=Never)
 E1 = TypeVar("E1")
 Services = TypeVar("Services")
-
-_LayerFirst: TypeAlias = object | Callable[[Services], object]
-"""Any error. The function in it makes mypy look at the layer before it looks at the definitions: each of them
-is then held against what the layer provides, where mypy would join what they need to ``object``.
-"""
-
 
 class DurableJobs(Generic[E]):
     """Definitions and the services that they need. ``E`` is what building those services can fail with."""
@@ -121,16 +115,18 @@ def create_durable_jobs(
     tracker: Tracker | None = None,
     limits: Limits = ...,
 ) -> DurableJobs: ...
+# The function among the definitions stands for nothing at run time. It makes mypy look at the layer first and
+# then hold each definition against what that provides, where it would join all that they need to `object`.
 @overload
 def create_durable_jobs(
-    definitions: Mapping[str, Job[_LayerFirst[Services], Services]],
+    definitions: Mapping[str, Job[Any, Services]] | Callable[[Services], Never],
     *,
     layer: Layer[Services, E1, Never],
     tracker: Tracker | None = None,
     limits: Limits = ...,
 ) -> DurableJobs[E1]: ...
 def create_durable_jobs(
-    definitions: Mapping[str, Job[Any, Any]],
+    definitions: Any,
     *,
     layer: Layer[Any, Any, Never] | None = None,
     tracker: Tracker | None = None,
