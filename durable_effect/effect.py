@@ -896,16 +896,9 @@ from durable_effect.ops import (  # noqa: E402
     WithFiber,
     YieldNow,
 )
-from durable_effect.runtime import (  # noqa: E402
-    Fiber,
-    Fork,
-    FromAsync,
-    from_exit,
-    run_async_exit,
-    run_main,
-    run_sync_exit,
-)
+from durable_effect.runtime import Fiber, Fork, from_exit  # noqa: E402
 
+from durable_effect.edge import FromAsync, run_async_exit, run_main, run_sync_exit  # noqa: E402 # isort: skip
 from durable_effect.concurrency import all_of, for_each, race, timeout  # noqa: E402 # isort: skip
 from durable_effect.clock import sleep  # noqa: E402 # isort: skip
 from durable_effect.scope import (  # noqa: E402 # isort: skip

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, overload
 
 from durable_effect.context import Need
+from durable_effect.edge import FromAsync
 from durable_effect.effect import Effect
 from durable_effect.exit import Cause, Exit, Failure, Success
 from durable_effect.ops import (
@@ -25,7 +26,7 @@ from durable_effect.ops import (
     Sync,
     WithFiber,
 )
-from durable_effect.runtime import Fiber, FromAsync
+from durable_effect.runtime import Fiber
 
 A = TypeVar("A")
 E = TypeVar("E")
