@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def typed(
 ) -> Callable[..., Said]:
     """Runs a command in this process and in an empty directory, for what needs no process of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("DURABLE_EFFECT_STORAGE", raising=False)
 
     def type_in(*arguments: str) -> Said:

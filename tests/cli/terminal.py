@@ -115,6 +115,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",  # on a terminal, the echo of a key may come in the middle of a character
         )
         self.lines: list[str] = []
         self._watchdog = threading.Timer(_PATIENCE_S, self.process.kill)

@@ -34,6 +34,14 @@ STORAGE = ["--storage", "sqlite:///jobs.db"]
         (["trigger", "continuous:refresher:u1", "--storage", "memory://"], "name the storage of the host"),
         (["trigger", "continuous:refresher:u1", *STORAGE, "--jobs", "app"], "'app' is no module:attribute"),
         (["terminate", "u1", *STORAGE], "that is kind:job:id"),
+        (["run", "app:jobs"], "--storage"),
+        (["run", "app:jobs", "--storage", "jobs.db"], "write sqlite:///jobs.db"),
+        (["run", "app:jobs", *STORAGE, "--log-level", "loud"], "--log-level"),
+        (["run", "app", *STORAGE], "'app' is no module:attribute"),
+        (["run", ":jobs", *STORAGE], "':jobs' is no module:attribute"),
+        (["run", "app:", *STORAGE], "'app:' is no module:attribute"),
+        (["run", "nowhere:jobs", *STORAGE], "there is no module 'nowhere'"),
+        (["run", "nowhere.at.all:jobs", *STORAGE], "there is no module 'nowhere'"),
         (["demo", "--seconds", "0"], "--seconds"),
         (["demo", "--seconds", "soon"], "--seconds"),
         (["demo", "--db", "."], "is there already"),
@@ -50,30 +58,6 @@ def test_a_mistake_is_one_message(
     assert "Traceback" not in said.stderr
     assert said.stdout == ""
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["run", "app:jobs"], "--storage"),
-        (["run", "app:jobs", "--storage", "jobs.db"], "write sqlite:///jobs.db"),
-        (["run", "app:jobs", *STORAGE, "--log-level", "loud"], "--log-level"),
-        (["run", "app", *STORAGE], "'app' is no module:attribute"),
-        (["run", ":jobs", *STORAGE], "':jobs' is no module:attribute"),
-        (["run", "app:", *STORAGE], "'app:' is no module:attribute"),
-        (["run", "nowhere:jobs", *STORAGE], "there is no module 'nowhere'"),
-        (["run", "nowhere.at.all:jobs", *STORAGE], "there is no module 'nowhere'"),
-    ],
-)
-def test_what_cannot_be_hosted_is_one_message(terminal: Terminal, arguments: list[str], problem: str) -> None:
-    """A host that cannot begin says why, and makes no file."""
-    said = terminal.run(*arguments)
-
-    assert said.returncode == 2
-    assert problem in said.stderr
-    assert "Traceback" not in said.stderr
-    assert said.stdout == ""
-    assert list(terminal.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -103,6 +87,17 @@ def test_a_module_without_the_jobs_is_explained(
     assert problem.format(terminal.directory / "app.py") in said.stderr
     assert "Traceback" not in said.stderr
     assert not (terminal.directory / "jobs.db").exists()
+
+
+def test_a_mistake_ends_the_process_with_two(terminal: Terminal) -> None:
+    """As the shell sees it."""
+    said = terminal.run("run", "nowhere:jobs", *STORAGE)
+
+    assert said.returncode == 2
+    assert said.stdout == ""
+    assert said.stderr == (
+        f"durable-effect: there is no module 'nowhere' in {terminal.directory} or in this environment\n"
+    )
 
 
 def test_the_storage_may_come_from_the_environment(terminal: Terminal) -> None:
