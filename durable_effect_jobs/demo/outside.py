@@ -8,10 +8,12 @@ seven token requests, one of nine batches, the first question about each parcel.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import socket
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -109,6 +111,11 @@ class Outside(ThreadingHTTPServer):
         with self._one_at_a_time:
             return self.ledger.answer(method, path, body)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Overlook a client that is gone: it was killed. What else goes wrong is a mistake here, and told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(cast("socket", request), client_address)
+
     def start(self) -> None:
         """Begin to serve."""
         self._thread.start()
@@ -132,7 +139,11 @@ class _Visit(BaseHTTPRequestHandler):
     do_PUT = do_POST
 
     def _body(self) -> Any:
-        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise ConnectionResetError("the client was killed while it sent this")
+        return json.loads(data)
 
     def _reply(self, body: Any) -> None:
         answer = cast("Outside", self.server).answer(self.command, self.path, body)

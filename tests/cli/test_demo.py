@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,8 @@ from terminal import Terminal
 
 from durable_effect_jobs.demo.books import audit
 from durable_effect_jobs.demo.courier import Courier
-from durable_effect_jobs.demo.outside import Ledger
+from durable_effect_jobs.demo.outside import Ledger, Outside
+from durable_effect_jobs.demo.web import Web
 from durable_effect_jobs.instance import Instance, Key
 
 
@@ -113,6 +116,24 @@ def test_a_database_where_none_can_be_is_a_failure(terminal: Terminal) -> None:
     assert said.returncode == 1
     assert "create it first" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("sent", [b"PUT /batches/k HTTP/1.1\r\nContent-Length: 9\r\n\r\n[1, 2", b"PUT /bat"])
+def test_the_world_does_not_mind_a_client_that_is_killed(
+    sent: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Half a request changes nothing and is not reported; the next one is answered."""
+    outside = Outside()
+    outside.start()
+    with socket.create_connection(outside.server_address[:2]) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(sent)
+
+    assert Web(outside.url).put("/batches/k", [1]).run() == {}
+    outside.close()
+
+    assert outside.ledger.batches == {"k": [1]}
+    assert capfd.readouterr().err == ""
 
 
 # -- its books -------------------------------------------------------------------------------------
