@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from durable_effect.context import Env
 from durable_effect.effect import Effect
@@ -150,6 +150,11 @@ async def run_async_exit(effect: Effect[A1, E1, Any]) -> Exit[A1, E1]:
         return await _run_in(around.runtime, effect)
     finally:
         around.nested -= 1
+
+
+def run_fork(effect: Effect[A1, E1, Never]) -> Fiber[A1, E1]:
+    """Start a fiber on the running loop."""
+    return Runtime(asyncio.get_running_loop()).start(effect, ambient_env())
 
 
 async def run_main(effect: Effect[A1, E1, Any]) -> Exit[A1, E1]:

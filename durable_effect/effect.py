@@ -810,6 +810,11 @@ class Effect(Generic[A, E, R]):
     run_async_exit: ClassVar[RunAsyncExit]
     """Make a coroutine that runs it and answers how it ended."""
 
+    @staticmethod
+    def run_fork(effect: Effect[A1, E1, Never]) -> Fiber[A1, E1]:
+        """Start it on the running asyncio loop and answer its fiber, without waiting."""
+        return run_fork(effect)
+
 
 class Always(Effect[A, E, R]):
     """A constant effect, which also answers itself when it is called."""
@@ -898,7 +903,7 @@ from durable_effect.ops import (  # noqa: E402
 )
 from durable_effect.runtime import Fiber, Fork, from_exit  # noqa: E402
 
-from durable_effect.edge import FromAsync, run_async_exit, run_main, run_sync_exit  # noqa: E402 # isort: skip
+from durable_effect.edge import FromAsync, run_async_exit, run_fork, run_main, run_sync_exit  # noqa: E402 # isort: skip
 from durable_effect.concurrency import all_of, for_each, race, timeout  # noqa: E402 # isort: skip
 from durable_effect.clock import sleep  # noqa: E402 # isort: skip
 from durable_effect.scope import (  # noqa: E402 # isort: skip
@@ -917,18 +922,22 @@ from durable_effect.logging import annotate_logs, log, with_span  # noqa: E402 #
 
 
 def _run(effect: Effect[A1, Any, Never]) -> A1:
+    """Run it on a new asyncio loop, as `asyncio.run` does a coroutine. Errors are raised as by `run_sync`."""
     return asyncio.run(run_main(effect)).get()
 
 
 def _run_sync(effect: Effect[A1, Any, Never]) -> A1:
+    """Run it here and now. A typed error is raised as itself, a defect as the exception that was raised."""
     return run_sync_exit(effect).get()
 
 
 def _fork(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    """Start it as a child fiber, which is interrupted when its parent ends."""
     return Fork(effect, True)
 
 
 def _fork_detach(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    """Start it as a fiber of its own, which outlives the one that started it."""
     return Fork(effect, False)
 
 

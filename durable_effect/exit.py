@@ -8,6 +8,7 @@ called off.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from traceback import format_exception
 from typing import Any, Generic, Literal, Never, cast, final
 
 import attrs
@@ -131,6 +132,10 @@ class Cause(Generic[E]):
             return defect
         return Interrupted(self)
 
+    def pretty(self) -> str:
+        """Tell it for people: every reason, with the tracebacks of the exceptions."""
+        return "\n".join(_told(reason) for reason in self.reasons)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cause) and self.reasons == other.reasons  # pyright: ignore[reportUnknownMemberType]
 
@@ -139,6 +144,18 @@ class Cause(Generic[E]):
 
     def __repr__(self) -> str:
         return f"Cause({', '.join(repr(reason) for reason in self.reasons)})"
+
+
+def _told(reason: Fail[Any] | Die | Interrupt) -> str:
+    match reason:
+        case Fail(error) if not isinstance(error, BaseException):
+            return f"failed: {error!r}"
+        case Fail(raised) | Die(raised):
+            return "".join(format_exception(raised)).rstrip()
+        case Interrupt(None):
+            return "interrupted"
+        case Interrupt(fiber_id):
+            return f"interrupted by fiber {fiber_id}"
 
 
 def as_exception(error: object) -> BaseException:

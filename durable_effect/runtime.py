@@ -16,7 +16,7 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from itertools import count
 from types import GeneratorType
@@ -149,6 +149,16 @@ class Fiber(Generic[A, E]):
     def poll(self) -> Effect[Exit[A, E] | None]:
         """Answer the fiber's exit, or None while it runs."""
         return Sync(lambda: self.exit)
+
+    @staticmethod
+    def interrupt_all(fibers: Iterable[Fiber[Any, Any]]) -> Effect[None]:
+        """Call fibers off, all of them first, and then wait until each has ended."""
+        return interrupt_all(fibers)
+
+    @staticmethod
+    def await_all(fibers: Iterable[Fiber[A1, E1]]) -> Effect[list[Exit[A1, E1]]]:
+        """Wait for all these fibers and answer their exits."""
+        return Gen(_exits, (fibers,), {})
 
     def _interrupt(self, me: Fiber[Any, Any]) -> AnyEffect:
         self.request_interrupt(me.id)
@@ -531,21 +541,23 @@ class Fork(AnyEffect):
         return Succeed(forked)
 
 
-def interrupt_all(fibers: Any) -> AnyEffect:
+def interrupt_all(fibers: Iterable[Fiber[Any, Any]]) -> AnyEffect:
     """Call fibers off, all of them first, and then wait for each."""
 
     def ask(me: Fiber[Any, Any]) -> AnyEffect:
         waiting = sorted(fibers, key=lambda fiber: fiber.id)
         for fiber in waiting:
             fiber.request_interrupt(me.id)
-        return Gen(_await_each, (waiting,), {})
+        return Map(Gen(_exits, (waiting,), {}), _nothing)
 
     return WithFiber(ask)
 
 
-def _await_each(fibers: list[Fiber[Any, Any]]) -> Generator[Any, Any, None]:
+def _exits(fibers: Iterable[Fiber[Any, Any]]) -> Generator[Any, Any, list[Exit[Any, Any]]]:
+    exits: list[Exit[Any, Any]] = []
     for fiber in fibers:
-        yield from fiber.await_()
+        exits.append((yield from fiber.await_()))
+    return exits
 
 
 # ---- the runtime -------------------------------------------------------------------------------------------

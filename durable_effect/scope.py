@@ -117,6 +117,14 @@ class Scope:
         """Run an effect with this scope, which stays open afterwards."""
         return Provide(effect, lambda env: env.add(Scope, self))
 
+    @overload
+    def use(self, effect: Effect[A, E, Need[Scope]]) -> Effect[A, E]: ...
+    @overload
+    def use(self, effect: Effect[A, E, Need[Scope] | R]) -> Effect[A, E, R]: ...
+    def use(self, effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+        """Run an effect with this scope, and close it afterwards."""
+        return OnExit(self.extend(effect), self.close)
+
 
 def _exit_of(finalizer: Finalizer, outcome: Exit[Any, Any]) -> AnyEffect:
     return Suspend(lambda: finalizer(outcome)).exit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from returns.maybe import Nothing, Some
@@ -63,6 +64,19 @@ def test_squash_takes_the_most_telling_reason() -> None:
     assert isinstance(plain, EffectFailure)
     assert plain.error == "e"
     assert isinstance(Cause.interrupt(1).squash(), Interrupted)
+
+
+def test_causes_are_told_to_people() -> None:
+    """Every reason is there, exceptions with their tracebacks."""
+
+    def fail() -> None:
+        raise _bugs[0]
+
+    with pytest.raises(ValueError, match="a"):
+        fail()
+    told = Cause((Fail("e"), Interrupt(3), Interrupt(), Die(_bugs[0]))).pretty()
+    assert told.splitlines()[:3] == ["failed: 'e'", "interrupted by fiber 3", "interrupted"]
+    assert "raise _bugs[0]" in told
 
 
 def test_interrupted_only_needs_an_interruption() -> None:

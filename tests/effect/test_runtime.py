@@ -441,6 +441,50 @@ def test_a_finalizer_that_fails_adds_to_the_cause(world: TestRuntime) -> None:
     assert [type(defect) for defect in ended.cause.defects] == [Oops, ZeroDivisionError]
 
 
+def test_a_finalizer_that_fails_typed_does_not_stop_an_interruption(world: TestRuntime) -> None:
+    """Though the cause holds a typed error then, handlers are passed by."""
+    log: list[str] = []
+    sick: Any = Effect.fail(Oops())
+    survived = Effect.never.ensuring(sick).catch_all(lambda _: note(log, "recovered"))
+    fiber = world.fork(survived.and_then(note(log, "survived")))
+    world.settle()
+    world.run(fiber.interrupt())
+    assert log == []
+    assert isinstance(fiber.exit, Failure)
+    assert fiber.exit.cause.is_interrupted
+
+
+def test_a_failed_finalizer_leaves_the_rest_interruptible(world: TestRuntime) -> None:
+    """After a finalizer, whether it failed or not, the program can be interrupted as before."""
+    for finalizer in (Effect.die("sick"), Effect.yield_now()):
+        fiber = world.fork(Effect.void.ensuring(finalizer).exit().and_then(Effect.never))
+        world.settle()
+        world.run(fiber.interrupt())
+        assert fiber.exit is not None
+
+
+def test_many_fibers_are_awaited_or_ended_together(world: TestRuntime) -> None:
+    """`await_all` answers all exits, `interrupt_all` asks all before it waits for the first."""
+    slow = Effect.never.ensuring(Effect.sleep("1 minute"))
+    fibers = [world.fork(slow), world.fork(slow)]
+    world.settle()
+    world.run(Fiber.interrupt_all(fibers))
+    assert (world.now - NEW_YEAR).total_seconds() == 60
+    done = [world.fork(Effect.succeed(n)) for n in range(3)]
+    assert world.run(Fiber.await_all(done)) == [Success(n) for n in range(3)]
+
+
+def test_run_fork_starts_without_waiting() -> None:
+    """The fiber runs on the loop and can be awaited later."""
+
+    async def main() -> int:
+        fiber = Effect.run_fork(Effect.sleep("1 ms").as_(5))
+        assert fiber.exit is None
+        return await fiber.join()
+
+    assert asyncio.run(main()) == 5
+
+
 def test_finalizers_see_how_it_ended(world: TestRuntime) -> None:
     """`on_exit` always runs, `on_error` and `on_interrupt` when it is their turn."""
     log: list[str] = []
@@ -638,6 +682,8 @@ def test_services_are_seen_by_children_and_restored(world: TestRuntime) -> None:
     assert world.run(both) == ("inner", "outer")
     failing = inner.and_then(Effect.fail(Oops())).catch_all(lambda _: needs)
     assert world.run(failing | provide_service(Url, "outer")) == "outer"
+    failed: Effect[str, Any, Any] = Effect.fail(Oops()) | provide_service(Url, "inner")
+    assert world.run(failed.catch_all(lambda _: needs) | provide_service(Url, "outer")) == "outer"
 
 
 def test_nothing_is_left_behind() -> None:

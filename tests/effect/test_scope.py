@@ -187,6 +187,13 @@ def test_an_extended_scope_stays_open(world: TestRuntime) -> None:
     assert log == ["+a", "-a"]
 
 
+def test_a_used_scope_is_closed(world: TestRuntime) -> None:
+    """`use` closes it when the program ends."""
+    log: list[str] = []
+    assert world.run(Scope.make().flat_map(lambda scope: scope.use(resource(log, "a")))) == "a"
+    assert log == ["+a", "-a"]
+
+
 def test_context_managers_are_entered_and_left(world: TestRuntime) -> None:
     """They see the exception with which the scope closed."""
     log: list[str] = []
