@@ -45,7 +45,7 @@ from durable_effect_jobs.events import (
 )
 from durable_effect_jobs.jobs import DurableJobs, create_durable_jobs
 from durable_effect_jobs.retry import Retry
-from durable_effect_jobs.step import Limits
+from durable_effect_jobs.step import Job, Limits
 from durable_effect_jobs.task import (
     SendResult,
     Task,
@@ -83,6 +83,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one learns them
     "ContinuousClient",
     "DebounceClient",
     "TaskClient",
+    "Job",
     "ContinuousJob",
     "DebounceJob",
     "TaskJob",

@@ -34,7 +34,7 @@ class Inside:
 
     @property
     def keys(self) -> frozenset[Key]:
-        """Their instances. A fiber that was detached from a handler may outlive it, and then counts no more."""
+        """Their instances. A fiber detached from a handler may outlive it, and then counts no more."""
         return frozenset(key for key, draft in self.handlers if draft.running)
 
 
@@ -54,7 +54,7 @@ class Draft(Generic[S]):
         self.fiber: Fiber[Any, Any] | None = None
 
     def write(self, state: S) -> None:
-        """Replace the state. A value that does not fit is a defect of the handler, raised where it wrote it."""
+        """Replace the state. A value that does not fit is a defect, raised where the handler wrote it."""
         self.encoded = self._codec.encode(state, self._limits)
         self.state = state
 
@@ -163,7 +163,9 @@ def as_effect(result: object) -> Effect[Any, Any, Any]:
         return result  # pyright: ignore[reportUnknownVariableType] - any effect
     if inspect.isgenerator(result):
         return Effect.gen(lambda: cast("Generator[Any, Any, Any]", result))()
-    raise TypeError(f"a handler returns an Effect or is a do-block, but this one returned {type(result).__name__}")
+    raise TypeError(
+        f"a handler returns an Effect or is a do-block, but this one returned {type(result).__name__}"
+    )
 
 
 def _failed(cause: Cause[Any]) -> Failed:

@@ -58,7 +58,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 ReadError: TypeAlias = JobNotFoundError | ValidationError | InvalidStateError | StorageError
-"""What a read can fail with: an unknown job, a bad id or a state that no longer fits, a closed connection, the storage."""
+"""What a read can fail with: unknown job, bad id, state that no longer fits, closed connection, storage."""
 EndError: TypeAlias = ReadError
 """What ending an instance can fail with."""
 RunError: TypeAlias = ReadError | InstanceNotFoundError | ExecutionError | SchedulerError

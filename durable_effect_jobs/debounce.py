@@ -79,7 +79,7 @@ class DebounceEventContext(Generic[I, S]):
     def __init__(self, turn: Turn, event: I, state: S, event_count: int) -> None:
         self.event: I = event
         self.state: S = state
-        """What was collected so far: the initial state, or without a state schema the event itself, at first."""
+        """What was collected so far; at first the initial state, or without a state schema the event."""
         self.event_count: int = event_count
         """Events of this batch, this one included."""
         self.id: str = turn.key.id
@@ -576,7 +576,9 @@ class Debounce:
         if mode not in ("fixed", "trailing"):
             raise ValueError(f'mode= takes "fixed" or "trailing", got {mode!r}')
         if max_wait is not None and mode != "trailing":
-            raise ValueError('max_wait= bounds mode="trailing"; a fixed window ends flush_after its first event')
+            raise ValueError(
+                'max_wait= bounds mode="trailing"; a fixed window ends flush_after its first event'
+            )
         if max_events is not None and (isinstance(max_events, bool) or max_events < 1):
             raise ValueError(f"max_events is 1 or more, got {max_events!r}")
         events = Schema.ensure(event_schema)

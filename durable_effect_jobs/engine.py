@@ -80,7 +80,9 @@ class Engine:
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
         return self._at_home(
-            self._hosted(operation, self._in_order(key, operation, dispatch(self.registry, key, operation, command)))
+            self._hosted(
+                operation, self._in_order(key, operation, dispatch(self.registry, key, operation, command))
+            )
         )
 
     def read(
@@ -90,7 +92,7 @@ class Engine:
         return self._at_home(self._hosted(operation, inspect(self.registry, key, operation, look)))
 
     def _at_home(self, effect: Effect[A, E]) -> Effect[A, E]:
-        """Run on the loop that the engine lives on, wherever the caller is: other threads have loops of their own."""
+        """Run on the loop that the engine lives on: callers in other threads have loops of their own."""
 
         def run(fiber: Fiber[Any, Any]) -> Effect[A, E]:
             home, here = self._loop, fiber.runtime.loop
@@ -107,7 +109,7 @@ class Engine:
         return Effect.with_fiber(run)
 
     def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Effect[A, E | InvalidStateError]:
-        """Run with the engine's services, whatever those of the caller are, and be waited for when closing."""
+        """Run with the engine's services in place of the caller's, and be waited for when closing."""
         return self._host(operation, effect)  # apart, because mypy loses the A and E of a generic do-block
 
     @Effect.gen
@@ -128,7 +130,9 @@ class Engine:
         self, key: Key, operation: str, effect: Effect[A, E, R]
     ) -> Effect[A, E | InvalidStateError, R]:
         """One step at a time per instance, first come first served."""
-        return self._queue(key, operation, effect)  # apart, because mypy loses the A and E of a generic do-block
+        return self._queue(
+            key, operation, effect
+        )  # apart, because mypy loses the A and E of a generic do-block
 
     @Effect.gen
     def _queue(self, key: Key, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
@@ -217,7 +221,12 @@ class Engine:
 
     @Effect.gen
     def _start(self, key: Key) -> Do[None, Never, Any]:
-        run = self._in_order(key, "fire", fire_if_due(self.registry, key)).as_void().catch_all(_rest).catch_cause(_rest)
+        run = (
+            self._in_order(key, "fire", fire_if_due(self.registry, key))
+            .as_void()
+            .catch_all(_rest)
+            .catch_cause(_rest)
+        )
         over = Effect.suspend(lambda: self._run_ended(key))
         self._running[key] = yield from run.ensuring(over).fork_detach()
 
@@ -235,7 +244,7 @@ class Engine:
         for (kind, name), count in stored.items():
             if self.registry.find(kind, name) is None:
                 _logger.warning(
-                    "%d instances of the %s job %r are kept, but no such job is registered: their alarms wait",
+                    "%d instances of the %s job %r are kept; no such job is registered, so their alarms wait",
                     count,
                     kind,
                     name,

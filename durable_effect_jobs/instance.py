@@ -134,13 +134,17 @@ class Instance:
 
     def to_bytes(self) -> bytes:
         """All of the record except key, revision and state, which storages keep in columns of their own."""
-        return to_json_bytes({name: _plain(getattr(self, name)) for name in _BOOKKEEPING if _worth(self, name)})
+        return to_json_bytes(
+            {name: _plain(getattr(self, name)) for name in _BOOKKEEPING if _worth(self, name)}
+        )
 
     @staticmethod
     def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes) -> Instance:
         """The record that :meth:`to_bytes` wrote; members that this version does not know are left out."""
         fields = cast("dict[str, Any]", from_json_bytes(record, max_bytes=len(record)))
-        known = {name: _READ.get(name, _same)(value) for name, value in fields.items() if name in _BOOKKEEPING}
+        known = {
+            name: _READ.get(name, _same)(value) for name, value in fields.items() if name in _BOOKKEEPING
+        }
         return Instance(key=key, revision=revision, state=state, **known)
 
 

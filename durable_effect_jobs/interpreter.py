@@ -41,7 +41,7 @@ A = TypeVar("A")
 CallError: TypeAlias = StepError | JobNotFoundError | DuplicateEventError | StorageError
 
 _MOST_CONFLICTS = 8
-"""Hosts keep steps in order, so a conflict means that somebody else writes here: a few are met by trying again."""
+"""Hosts keep steps in order, so a conflict means that somebody else writes here: try again a few times."""
 
 
 class Alarms(Protocol):
@@ -97,7 +97,7 @@ def _dispatch(
 def fire_if_due(
     registry: Registry, key: Key
 ) -> Do[Fired | None, StorageError | JobNotFoundError, Need[Storage] | Need[Alarms]]:
-    """Run the alarm of an instance if its time has come; ``None`` if it has not, or if it was changed meanwhile."""
+    """Run the alarm of an instance if its time has come; ``None`` if not, or if it was changed meanwhile."""
     job = yield from _job(registry, key)
     storage = yield from Effect.service(Storage)
     before = yield from storage.load(key)
@@ -140,7 +140,9 @@ def _fire(
     return step
 
 
-def _no_duplicate(commit: Effect[bool, StorageError | DuplicateEventError, Any]) -> Effect[bool, StorageError, Any]:
+def _no_duplicate(
+    commit: Effect[bool, StorageError | DuplicateEventError, Any],
+) -> Effect[bool, StorageError, Any]:
     """A run marks no event."""
     return commit.catch_all(
         lambda error: Effect.fail(error) if isinstance(error, StorageError) else Effect.die(error)
@@ -209,7 +211,7 @@ def _refuse_bad_calls(key: Key, operation: str, command: Command[Any]) -> Do[Non
 
 
 def _report(job: Job[Any, Any], before: Instance, fired: Fired, step: Step) -> None:
-    """Say in the job's log what became of a run: failures as errors, the rest for those who want everything."""
+    """Say in the job's log what became of a run: failures as errors, the rest as information."""
     level, text = _REPORTS[fired.result]
     if level < job.log_level:
         return

@@ -8,7 +8,19 @@ from typing import Any, Generic, overload
 
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Cause, Do, Effect, Env, Exit, Failure, Layer, MissingServiceError, Need, Scope, Success
+from durable_effect import (
+    Cause,
+    Do,
+    Effect,
+    Env,
+    Exit,
+    Failure,
+    Layer,
+    MissingServiceError,
+    Need,
+    Scope,
+    Success,
+)
 from durable_effect_jobs.client import JobsClient
 from durable_effect_jobs.engine import Engine
 from durable_effect_jobs.errors import StorageError
@@ -24,6 +36,7 @@ __all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
 E = TypeVar("E", covariant=True, default=Never)
 E1 = TypeVar("E1")
 Services = TypeVar("Services")
+
 
 class DurableJobs(Generic[E]):
     """Definitions and the services that they need. ``E`` is what building those services can fail with."""
@@ -56,7 +69,9 @@ class DurableJobs(Generic[E]):
         return self._open(opened, alarms)
 
     @Effect.gen
-    def _open(self, opened: Effect[Storage, StorageError, Need[Scope]], alarms: bool) -> Do[JobsClient, Any, Need[Scope]]:
+    def _open(
+        self, opened: Effect[Storage, StorageError, Need[Scope]], alarms: bool
+    ) -> Do[JobsClient, Any, Need[Scope]]:
         services = yield from self.services.build()
         storage = yield from opened
         engine = yield from start_engine(self.registry, storage, services, alarms=alarms, polls=True)

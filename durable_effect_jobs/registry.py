@@ -48,7 +48,9 @@ class Registry:
                 "Debounce.make or Task.make"
             )
         if job in self._names:
-            raise ValueError(f"one definition is registered as {self._names[job]!r} and as {name!r}: make two")
+            raise ValueError(
+                f"one definition is registered as {self._names[job]!r} and as {name!r}: make two"
+            )
         self._jobs[job.kind, name] = job
         self._names[job] = name
         job_logger(job.kind, name).setLevel(job.log_level)

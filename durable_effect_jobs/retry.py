@@ -90,7 +90,7 @@ class Retry:
         now: datetime,
         roll: float,
     ) -> Verdict:
-        """What follows after ``attempt`` (1-based), begun at ``started_at``, failed; ``roll`` is in [-1, 1]."""
+        """What follows when ``attempt`` (1, 2, ...), begun at ``started_at``, failed; -1 <= ``roll`` <= 1."""
         if not self._accepts(error):
             return Exhausted("not_retryable")
         if attempt >= self.max_attempts:

@@ -17,7 +17,7 @@ __all__ = ["declared_needs", "missing_services"]
 def missing_services(registry: Registry, env: Env) -> tuple[str, ...]:
     """The services that some handler's annotation names and ``env`` does not hold.
 
-    An annotation cannot tell which ``Tag`` it stands for, so where tags are provided an unknown type may be one.
+    An annotation cannot tell which ``Tag`` it stands for: where tags are provided an unknown type may be one.
     """
     if any(isinstance(key, Tag) for key in env):
         return ()

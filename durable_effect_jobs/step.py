@@ -99,7 +99,7 @@ class Turn:
     include_state: bool = False
     """Whether events carry states and inputs."""
     own: bool = False
-    """Whether the run happens inside the call that asked for it, so that its failure has a caller to reach."""
+    """Whether the run happens inside the call that asked for it, whose caller then hears of a failure."""
 
     def fact(self, event: Callable[..., Event], **fields: Any) -> Event:
         """An event of this instance at this time."""
@@ -143,7 +143,9 @@ class Step:
     def run_count(self) -> int:
         """Which run this step tells of."""
         told = (getattr(event, "run_count", None) for event in self.events)
-        return next((count for count in told if count is not None), self.before.run_count if self.before else 0)
+        return next(
+            (count for count in told if count is not None), self.before.run_count if self.before else 0
+        )
 
     @staticmethod
     def nothing(before: Instance | None) -> Step:

@@ -22,7 +22,14 @@ from durable_effect import Backoff, Clock, Do, Effect, Random, Schema
 from durable_effect.duration import to_timedelta
 from durable_effect_jobs.attempt import Draft, Ended, Failed, Terminated, attempt
 from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerError, ValidationError
-from durable_effect_jobs.events import Failure, JobExecuted, JobFailed, JobStarted, JobTerminated, TaskScheduled
+from durable_effect_jobs.events import (
+    Failure,
+    JobExecuted,
+    JobFailed,
+    JobStarted,
+    JobTerminated,
+    TaskScheduled,
+)
 from durable_effect_jobs.failure import SETTLED, after_failure, execution_error
 from durable_effect_jobs.instance import Alarm, Instance, Mark
 from durable_effect_jobs.retry import Retry
@@ -139,7 +146,7 @@ class TaskContext(Generic[S]):
         return Effect.sync(lambda: None if self._plan.schedule is None else self._plan.schedule.at)
 
     def terminate(self, reason: str | None = None) -> Effect[Never]:
-        """End the instance: its state and schedule are deleted and its id is free again. Nothing can catch this."""
+        """End the instance: state and schedule are deleted, the id is free again. Nothing can catch this."""
         return self._plan.terminate(reason)
 
 
@@ -219,7 +226,7 @@ def _instant(when: object) -> Callable[[datetime], datetime]:
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise ValueError(
-                "schedule() needs an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), got a naive one"
+                "schedule() needs an aware datetime, such as datetime(2026, 1, 1, tzinfo=UTC), got a naive one"
             )
         at = when.astimezone(UTC)
         return lambda _: at
@@ -228,8 +235,8 @@ def _instant(when: object) -> Callable[[datetime], datetime]:
         return lambda now: now + span
     if isinstance(when, bool) or not isinstance(when, int):
         raise ValueError(
-            'schedule() takes a span ("5 minutes" or a timedelta), an aware datetime, or an int of milliseconds '
-            f"since the epoch, got {type(when).__name__}"
+            'schedule() takes a span ("5 minutes" or a timedelta), an aware datetime, or an int of '
+            f"milliseconds since the epoch, got {type(when).__name__}"
         )
     if when < _FEWEST_MILLISECONDS:
         raise ValueError(
@@ -337,7 +344,9 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
     # -- one call: the handler, then on_error if it failed, then on_idle if nothing is scheduled
 
     @Effect.gen
-    def call(self, plan: _Plan[S_co], turn: Turn, source: _Handler, run: Callable[[], Any]) -> Do[Ended, Never, Any]:
+    def call(
+        self, plan: _Plan[S_co], turn: Turn, source: _Handler, run: Callable[[], Any]
+    ) -> Do[Ended, Never, Any]:
         """Run a handler and what follows from how it ended, all against one draft."""
         plan.source = "event" if source == "onEvent" else "execute"
         ended = yield from self._attempt(plan, turn, source, run)
@@ -352,7 +361,9 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
         idle = TaskIdleContext(plan, turn, source)
         return (yield from self._attempt(plan, turn, "onIdle", lambda: on_idle(idle)))
 
-    def _attempt(self, plan: _Plan[S_co], turn: Turn, handler: str, run: Callable[[], Any]) -> Effect[Ended, Never, Any]:
+    def _attempt(
+        self, plan: _Plan[S_co], turn: Turn, handler: str, run: Callable[[], Any]
+    ) -> Effect[Ended, Never, Any]:
         return attempt(run, plan, turn.key, self.log_level, handler=handler)
 
     # -- the alarm
@@ -599,8 +610,8 @@ class Task:
         """Define a task.
 
         ``on_event`` gets the event and a :class:`TaskEventContext`, ``execute`` a :class:`TaskExecuteContext`
-        when a schedule is due or the client triggers it. ``on_error`` gets the typed error, or a ``Defect`` for
-        a raised exception; what it leaves is committed. ``on_idle`` runs when nothing is left scheduled.
+        when a schedule is due or the client triggers it. ``on_error`` gets the typed error, or a ``Defect``
+        for a raised exception; what it leaves is committed. ``on_idle`` runs when nothing is left scheduled.
         Without ``retry`` an execution that fails on its alarm is tried 6 more times, from 2 seconds doubling,
         and then the task is stopped.
         """

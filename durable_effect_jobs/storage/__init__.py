@@ -61,7 +61,7 @@ class Storage(Protocol):
         ...
 
     def due(self, now: datetime, limit: int, jobs: Collection[JobName]) -> Effect[list[Key], StorageError]:
-        """Instances of these jobs whose alarm is at or before ``now``, longest overdue first (then by key)."""
+        """Instances of these jobs whose alarm is not after ``now``, longest overdue first (then by key)."""
         ...
 
     def next_due(
