@@ -1,0 +1,379 @@
+"""What durable jobs cost on a SQLite file, against bare ``sqlite3`` transactions that are as durable.
+
+    python benchmarks/jobs.py [--quick] [--json]
+
+Files are in the temporary directory, set with ``TMPDIR``: on a RAM disk the figures say nothing. The bare
+transaction is ``BEGIN IMMEDIATE``, one upsert of a row as large as an instance's, ``COMMIT``, with a
+write-ahead log and ``synchronous=FULL``. Medians of the rounds: a round may hold a checkpoint of the log, on
+either side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from sqlite3 import connect
+from statistics import median
+
+import attrs
+from measure import Effort, Measurement, Row, effort, in_turns, per_second, report
+
+from durable_effect import Do, Effect
+from durable_effect_jobs import (
+    Continuous,
+    ContinuousContext,
+    Debounce,
+    DebounceExecuteContext,
+    JobsClient,
+    Task,
+    TaskEventContext,
+    TaskExecuteContext,
+    create_durable_jobs,
+)
+
+IDS = 1_000
+"""How many instances "many ids" are."""
+
+CALLERS = 32
+BACKLOG = 2_000
+AT_A_TIME = 100
+"""Alarms that an engine runs at the same time."""
+
+IDLE = 10_000
+
+
+# ---- the jobs ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Order:
+    """An ordinary state and event: a few hundred bytes."""
+
+    number: int
+    note: str
+
+
+NOTE = "a box of forty, to be left with the neighbour on the left; " * 4
+
+
+def run(context: ContinuousContext[Order]) -> Effect[None]:
+    """One durable change."""
+    return context.update_state(lambda order: attrs.evolve(order, number=order.number + 1))
+
+
+def keep(event: Order, context: TaskEventContext[Order]) -> Effect[None]:
+    """The event becomes the state."""
+    return context.set_state(event)
+
+
+def count_up(context: TaskExecuteContext[Order]) -> Effect[None]:
+    """One durable change."""
+    return context.update_state(lambda order: attrs.evolve(order, number=order.number + 1))
+
+
+def nothing(_: DebounceExecuteContext[Order]) -> Effect[None]:
+    """A flush that does not come while this runs."""
+    return Effect.void
+
+
+waiting = Continuous.make(
+    state_schema=Order, schedule=Continuous.every("1 day"), start_immediately=False, execute=run
+)
+at_once = Continuous.make(state_schema=Order, schedule=Continuous.every("1 day"), execute=run)
+batch = Debounce.make(event_schema=Order, flush_after="1 day", execute=nothing)
+order = Task.make(state_schema=Order, event_schema=Order, on_event=keep, execute=count_up)
+
+jobs = create_durable_jobs({"waiting": waiting, "atOnce": at_once, "batch": batch, "order": order})
+
+
+# ---- the baseline ------------------------------------------------------------------------------------------
+
+
+class Bare:
+    """A table with nothing but a key and a body, and one connection to it.
+
+    Each body is another one: SQLite does not write what is there already.
+    """
+
+    def __init__(self, path: Path, row_bytes: int) -> None:
+        self._bodies = (number.to_bytes(8, "big") + bytes(row_bytes - 8) for number in count())
+        self._connection = connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("CREATE TABLE row (id TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    async def transactions(self, ids: Iterator[str], rows: int, *, together: int) -> None:
+        """Upsert so many rows, some of them in each transaction."""
+        for done in range(0, rows, together):
+            self._connection.execute("BEGIN IMMEDIATE")
+            for _ in range(min(together, rows - done)):
+                self._connection.execute(_UPSERT, (next(ids), next(self._bodies)))
+            self._connection.execute("COMMIT")
+
+    async def reads(self, ids: Iterator[str], rows: int) -> None:
+        """Look so many rows up."""
+        for _ in range(rows):
+            self._connection.execute("SELECT body FROM row WHERE id = ?", (next(ids),)).fetchone()
+
+
+_UPSERT = """
+    INSERT INTO row (id, body) VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body
+"""
+
+
+async def bytes_per_row(directory: Path) -> int:
+    """How large the row of an instance is."""
+    path = directory / "one.db"
+    async with jobs.connect(f"sqlite:///{path}") as client:
+        await client.task(order).send(id="one", event=Order(1, NOTE))
+    with closing(connect(path)) as connection:
+        (size,) = connection.execute("SELECT sum(length(record) + length(state)) FROM instance").fetchone()
+    return int(size)
+
+
+# ---- calls -------------------------------------------------------------------------------------------------
+
+Call = Callable[[JobsClient, str], Effect[object, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A call, and the ids that it is made on."""
+
+    name: str
+    call: Call
+    ids: Callable[[], Iterator[str]]
+    commits: int = 1
+
+
+def one_id() -> Iterator[str]:
+    """The same id again and again."""
+    return ("one" for _ in count())
+
+
+def many_ids() -> Iterator[str]:
+    """A thousand ids in turn."""
+    return (f"id-{number % IDS}" for number in count())
+
+
+def new_ids() -> Iterator[str]:
+    """An id that was not there before, every time."""
+    return (f"new-{number}" for number in count())
+
+
+def start(client: JobsClient, its_id: str) -> Effect[object, object]:
+    return client.continuous(waiting).start(id=its_id, input=Order(1, NOTE))
+
+
+def start_and_run(client: JobsClient, its_id: str) -> Effect[object, object]:
+    return client.continuous(at_once).start(id=its_id, input=Order(1, NOTE))
+
+
+def send(client: JobsClient, its_id: str) -> Effect[object, object]:
+    return client.task(order).send(id=its_id, event=Order(1, NOTE))
+
+
+def add(client: JobsClient, its_id: str) -> Effect[object, object]:
+    return client.debounce(batch).add(id=its_id, event=Order(1, NOTE))
+
+
+CASES = (
+    Case("start, one id (there already)", start, one_id, commits=0),
+    Case("start, many ids", start, new_ids),
+    Case("start + first run, many ids", start_and_run, new_ids, commits=2),
+    Case("send, one id", send, one_id),
+    Case("send, many ids", send, many_ids),
+    Case("add, one id", add, one_id),
+    Case("add, many ids", add, many_ids),
+)
+
+
+async def calls(client: JobsClient, call: Call, ids: Iterator[str], number: int, callers: int) -> None:
+    """That many calls, by callers who each wait for an answer before they call again."""
+    tickets = iter(range(number))
+
+    async def caller() -> None:
+        for _ in tickets:
+            await call(client, next(ids))
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+async def rows_of_calls(wanted: Effort, directory: Path, row_bytes: int) -> list[Row]:
+    """Every case, with one caller and with many."""
+    with closing(Bare(directory / "bare.db", row_bytes)) as bare:
+        async with jobs.connect(f"sqlite:///{directory / 'jobs.db'}") as client:
+            return [
+                row
+                for case in CASES
+                for callers, number in ((1, wanted.of(100)), (CALLERS, wanted.of(640)))
+                for row in await _rows_of_case(wanted, client, bare, case, case.ids(), callers, number)
+            ]
+
+
+async def _rows_of_case(
+    wanted: Effort,
+    client: JobsClient,
+    bare: Bare,
+    case: Case,
+    ids: Iterator[str],
+    callers: int,
+    number: int,
+) -> list[Row]:
+    baselines = _baselines(bare, case, callers, number)
+    ours: Measurement = lambda: per_second(number, lambda: calls(client, case.call, ids, number, callers))  # noqa: E731
+    measured = await in_turns(wanted.rounds, ours, *baselines.values())
+    figure, *figures = map(median, measured)
+    name = f"{case.name}, {callers} caller{'s' if callers > 1 else ''}"
+    return [
+        Row(name, figure, "calls/s", baseline, of_baseline)
+        for baseline, of_baseline in zip(baselines, figures, strict=True)
+    ]
+
+
+def _baselines(bare: Bare, case: Case, callers: int, number: int) -> dict[str, Measurement]:
+    ids = case.ids()
+    if case.commits == 0:
+        return {"bare SELECT": lambda: per_second(number, lambda: bare.reads(ids, number))}
+
+    def of(together: int) -> Measurement:
+        rows = number * case.commits
+        return lambda: per_second(number, lambda: bare.transactions(ids, rows, together=together))
+
+    what = "bare transaction" if case.commits == 1 else f"{case.commits} bare transactions"
+    return {what: of(1)} | ({f"bare transaction of {callers} rows": of(callers)} if callers > 1 else {})
+
+
+# ---- alarms ------------------------------------------------------------------------------------------------
+
+
+class Backlog:
+    """Tasks that fall due while nobody runs them, and their execution after a restart."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self._url = f"sqlite:///{path}"
+        self._number = number
+        self._left = number
+        self._executed = asyncio.Event()
+        self._reminder = Task.make(
+            state_schema=Order, event_schema=Order, on_event=self._schedule, execute=self._execute
+        )
+        self._jobs = create_durable_jobs({"reminder": self._reminder})
+
+    @Effect.gen
+    def _schedule(self, event: Order, context: TaskEventContext[Order]) -> Do[None]:
+        yield from context.set_state(event)
+        yield from context.schedule("1 ms")
+
+    @Effect.gen
+    def _execute(self, context: TaskExecuteContext[Order]) -> Do[None]:
+        yield from count_up(context)
+        self._left -= 1
+        if self._left == 0:
+            self._executed.set()
+
+    def _send(self, client: JobsClient, its_id: str) -> Effect[object, object]:
+        return client.task(self._reminder).send(id=its_id, event=Order(1, NOTE))
+
+    async def fire(self) -> float:
+        """Let it pile up, then fire it; alarms a second, from opening the file until it is closed."""
+        async with self._jobs.connect(self._url, alarms=False) as client:
+            await calls(client, self._send, new_ids(), self._number, CALLERS)
+        return await per_second(self._number, self._restart)
+
+    async def _restart(self) -> None:
+        async with self._jobs.connect(self._url):
+            await self._executed.wait()
+
+
+async def rows_of_alarms(wanted: Effort, directory: Path, row_bytes: int) -> list[Row]:
+    """Alarms that fell due while nobody ran them."""
+    number = wanted.of(BACKLOG)
+    backlogs = (Backlog(directory / f"backlog-{n}.db", number) for n in count())
+    with closing(Bare(directory / "bare-alarms.db", row_bytes)) as bare:
+        ids = new_ids()
+        ours, single, grouped = await in_turns(
+            wanted.rounds,
+            lambda: next(backlogs).fire(),
+            lambda: per_second(number, lambda: bare.transactions(ids, number, together=1)),
+            lambda: per_second(number, lambda: bare.transactions(ids, number, together=AT_A_TIME)),
+        )
+    name = f"alarms, backlog of {number:,}"
+    return [
+        Row(name, median(ours), "alarms/s", "bare transaction", median(single)),
+        Row(name, median(ours), "alarms/s", f"bare transaction of {AT_A_TIME} rows", median(grouped)),
+    ]
+
+
+# ---- memory and import time, each in a process of its own --------------------------------------------------
+
+IMPORTS = "asyncio, sqlite3, attrs, cattrs"
+
+
+async def rows_of_memory(wanted: Effort, directory: Path) -> list[Row]:
+    """What instances that wait take at most while they come to be."""
+    number = wanted.of(IDLE)
+    urls = {"memory://": "memory://", "sqlite:///": f"sqlite:///{directory / 'idle.db'}"}
+    plain = _idle_mib("dict", number)
+    baseline = "their states in a dict"
+    return [
+        Row(f"peak memory, {number:,} idle, {name}", _idle_mib(url, number), "MiB", baseline, plain)
+        for name, url in urls.items()
+    ]
+
+
+def _idle_mib(holder: str, number: int) -> float:
+    script = Path(__file__).with_name("idle_instances.py")
+    return float(_run(str(script), holder, str(number)))
+
+
+async def rows_of_imports(wanted: Effort) -> list[Row]:
+    """What importing a package takes in a new process."""
+    names = (IMPORTS, "durable_effect", "durable_effect_jobs")
+    baseline, *ours = map(median, await in_turns(wanted.rounds, *map(_import_measurement, names)))
+    return [
+        Row(f"import {name}", figure, "ms", f"import {IMPORTS}", baseline)
+        for name, figure in zip(names[1:], ours, strict=True)
+    ]
+
+
+def _import_measurement(names: str) -> Measurement:
+    program = f"import time; b = time.perf_counter(); import {names}; print((time.perf_counter() - b) * 1e3)"
+
+    async def measure() -> float:
+        return float(_run("-c", program))
+
+    return measure
+
+
+def _run(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+async def main() -> None:
+    wanted = effort(__doc__, rounds=9, quick_rounds=3)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        row_bytes = await bytes_per_row(directory)
+        rows = [
+            *await rows_of_calls(wanted, directory, row_bytes),
+            *await rows_of_alarms(wanted, directory, row_bytes),
+            *await rows_of_memory(wanted, directory),
+            *await rows_of_imports(wanted),
+        ]
+    report(rows, as_json=wanted.as_json)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
