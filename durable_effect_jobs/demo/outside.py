@@ -153,7 +153,7 @@ class _Visit(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the library calls it
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the terminal belongs to the demo."""
 
 
