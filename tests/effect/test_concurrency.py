@@ -176,6 +176,12 @@ def test_what_cannot_be_interrupted_is_waited_for(world: TestRuntime) -> None:
     assert elapsed(world) == timedelta(hours=1)
 
 
+def test_a_timeout_in_a_finalizer_takes_no_longer_than_needed(world: TestRuntime) -> None:
+    """What is done in time does not wait for the timer, although nothing there can be interrupted."""
+    world.run(Effect.void.ensuring(after("1 second").timeout_option("1 hour")))
+    assert elapsed(world) == timedelta(seconds=1)
+
+
 def test_time_can_be_spent_before(world: TestRuntime) -> None:
     """`delay` waits before, `forever` goes on until it fails."""
     assert world.run(Effect.succeed(1).delay("1 hour")) == 1
