@@ -64,8 +64,8 @@ E1 = TypeVar("E1")
 R1 = TypeVar("R1")
 
 _LONGEST_INTERVAL = timedelta(days=36_525)
-_MOST_COUNTED = 10_000
-"""A run that stands for more cron ticks than this is told this many."""
+_MOST_WALKED = 100_000
+"""A run that stands for more ticks of a schedule of the user's own than this is told this many."""
 
 
 # -- schedules -----------------------------------------------------------------------------------
@@ -124,10 +124,15 @@ def _catch_up(schedule: Schedule, tick: datetime, now: datetime) -> tuple[int, d
     if isinstance(schedule, Every):
         missed = max(0, (now - tick) // schedule.interval)
         return missed, _next_tick(schedule, tick + missed * schedule.interval)
+    if isinstance(schedule, CronSchedule):
+        try:
+            return schedule.cron.catch_up(tick, now)
+        except OverflowError as error:
+            raise SchedulerError("work out the next tick", error) from error
     missed, coming = 0, _next_tick(schedule, tick)
     while coming <= now:
         missed += 1
-        if missed == _MOST_COUNTED:
+        if missed == _MOST_WALKED:
             return missed, _next_tick(schedule, now)
         coming = _next_tick(schedule, coming)
     return missed, coming

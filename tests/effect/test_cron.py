@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
@@ -11,7 +13,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from durable_effect.cron import Cron
@@ -373,7 +375,9 @@ def test_a_naive_datetime_is_refused() -> None:
     with pytest.raises(ValueError, match="after must be an aware datetime"):
         cron.next_after(datetime(2026, 1, 1))
     with pytest.raises(ValueError, match="until must be an aware datetime"):
-        cron.missed_between(aware, datetime(2026, 1, 1), limit=1)
+        cron.catch_up(aware, datetime(2026, 1, 1))
+    with pytest.raises(ValueError, match="after must be an aware datetime"):
+        cron.catch_up(datetime(2026, 1, 1), aware)
 
 
 @pytest.mark.parametrize(
@@ -389,6 +393,8 @@ def test_the_end_of_the_calendar_is_an_overflow(expression: str, after: str) -> 
     """Where datetime ends, next_after says so with an OverflowError."""
     with pytest.raises(OverflowError, match="no tick after"):
         Cron.parse(expression, "America/New_York").next_after(at(after))
+    with pytest.raises(OverflowError, match="no tick after"):
+        Cron.parse(expression, "America/New_York").catch_up(at(after), at(after))
 
 
 def test_asking_leaves_no_trace() -> None:
@@ -405,15 +411,160 @@ def test_a_microsecond_before_a_tick_is_before_it() -> None:
     assert cron.next_after(at("9999-12-31T23:59:57.999999Z")) == at("9999-12-31T23:59:58Z")
 
 
-def test_missed_ticks_are_counted_up_to_the_limit() -> None:
-    """Ticks later than the start and not later than the end count, until the limit is reached."""
+def test_ticks_passed_are_later_than_the_start_and_not_later_than_the_end() -> None:
+    """A tick at the start has not passed, one at the end has, and the tick after the end is told too."""
     cron = Cron.parse("*/10 * * * *")
     start, end = at("2026-01-01T00:00:00Z"), at("2026-01-01T01:00:00Z")
-    assert cron.missed_between(start, end, limit=100) == 6
-    assert cron.missed_between(start, end - timedelta(microseconds=1), limit=100) == 5
-    assert cron.missed_between(start, end, limit=4) == 4
-    assert cron.missed_between(start, end, limit=0) == 0
-    assert cron.missed_between(end, start, limit=100) == 0
+    assert cron.catch_up(start, end) == (6, at("2026-01-01T01:10:00Z"))
+    assert cron.catch_up(start, end - timedelta(microseconds=1)) == (5, end)
+    assert cron.catch_up(start - timedelta(microseconds=1), end) == (7, at("2026-01-01T01:10:00Z"))
+    assert cron.catch_up(start, start) == (0, at("2026-01-01T00:10:00Z"))
+
+
+def test_nothing_has_passed_when_the_end_is_before_the_start() -> None:
+    """An early look has passed no tick, and the next one is still later than the start."""
+    cron = Cron.parse("*/10 * * * *", "Europe/Berlin")
+    start, next_tick = at("2026-01-15T00:05:00Z"), at("2026-01-15T00:10:00Z")
+    assert cron.catch_up(start, start - timedelta(hours=4)) == (0, next_tick)
+    assert cron.catch_up(start, start - timedelta(days=400)) == (0, next_tick)
+
+
+@pytest.mark.parametrize(
+    ("expression", "tz", "after", "until", "count"),
+    [
+        ("* * * * * *", "UTC", "2025-01-01", "2026-01-01", 365 * 86_400),
+        ("* * * * * *", "UTC", "2024-01-01", "2025-01-01", 366 * 86_400),
+        ("* * * * *", "UTC", "2016-01-01", "2026-01-01", 3653 * 1440),
+        ("* * * * * *", "Asia/Kolkata", "2025-01-01", "2026-01-01", 365 * 86_400),
+        # An hour of silence each autumn, in which the clock repeats itself; no silence in spring.
+        ("* * * * * *", "Europe/Berlin", "2025-01-01", "2026-01-01", 365 * 86_400 - 3600),
+        ("* * * * *", "America/New_York", "2016-01-01", "2026-01-01", 3653 * 1440 - 10 * 60),
+        ("* * * * *", "Australia/Lord_Howe", "2025-01-01", "2026-01-01", 365 * 1440 - 30),
+        ("30 2 * * *", "Europe/Berlin", "2016-01-01", "2026-01-01", 3653),
+        # Of four ticks within the hour that is skipped each spring, one is due.
+        ("*/15 2 * * *", "Europe/Berlin", "2016-01-01", "2026-01-01", 4 * 3653 - 10 * 3),
+        # In 2020 and 2026 that is within the skipped hour; in the other years there are three ticks.
+        ("0,10,20 2 29 3 *", "Europe/Berlin", "2018-01-01", "2027-01-01", 7 * 3 + 2),
+        # December 30 was skipped, and its noon fell on that of December 31.
+        ("0 12 * * *", "Pacific/Apia", "2011-12-29", "2012-01-02", 3),
+        ("0 0 29 2 *", "UTC", "2000-01-01", "2400-01-01", 97),
+        ("0 0 13 * FRI", "UTC", "2000-01-01", "2400-01-01", 4800 + 20_871 - 688),
+        ("0 0 13,*/31 * FRI", "UTC", "2000-01-01", "2400-01-01", 2 * 4800 + 20_871 - 687 - 688),
+        ("0 0 5,* * FRI", "UTC", "2000-01-01", "2400-01-01", 20_871),
+        ("0 0 */12 * 5", "UTC", "2000-01-01", "2400-01-01", 687 + 688 + 687),
+    ],
+)
+def test_known_counts(expression: str, tz: str, after: str, until: str, count: int) -> None:
+    """Years of ticks come to the number that the calendar says."""
+    zone = ZoneInfo(tz)
+    start, end = (at(day).replace(tzinfo=zone) - timedelta(seconds=1) for day in (after, until))
+    assert Cron.parse(expression, tz).catch_up(start, end)[0] == count
+
+
+def parsed(schedule: Schedule, tz: str) -> Cron:
+    try:
+        return Cron.parse(schedule.text, tz)
+    except ValueError:
+        assume(False)
+        raise
+
+
+@settings(deadline=None)
+@given(st.data(), SCHEDULES, st.sampled_from(ZONES), st.integers(0, 120))
+def test_catching_up_finds_what_a_walk_finds(
+    data: st.DataObject, schedule: Schedule, tz: str, passed: int
+) -> None:
+    """From any instant to any other, count and next tick are those of asking tick by tick."""
+    cron = parsed(schedule, tz)
+    until = after = data.draw(instants(ZoneInfo(tz)))
+    for _ in range(passed):
+        until = cron.next_after(until)
+    coming = cron.next_after(until)
+    until = data.draw(st.sampled_from([until, coming - timedelta(microseconds=1)]))
+    assert cron.catch_up(after, until) == (passed, coming)
+
+
+@settings(deadline=None)
+@given(st.data(), SCHEDULES, st.sampled_from(ZONES))
+def test_catching_up_twice_is_catching_up_once(data: st.DataObject, schedule: Schedule, tz: str) -> None:
+    """Wherever years of ticks are split, at the first tick after some instant, the parts are the whole."""
+    cron = parsed(schedule, tz)
+    after = data.draw(instants(ZoneInfo(tz)))
+    between = after + data.draw(st.timedeltas(timedelta(0), timedelta(days=800)))
+    first, tick = cron.catch_up(after, between)
+    until = tick + data.draw(st.timedeltas(timedelta(0), timedelta(days=800)))
+    second, coming = cron.catch_up(tick, until)
+    assert cron.catch_up(after, until) == (first + 1 + second, coming)
+
+
+@pytest.mark.parametrize(
+    ("tz", "day"),
+    [
+        ("Africa/Casablanca", "2026-03-22"),
+        ("America/Santiago", "2026-09-06"),
+        ("Australia/Lord_Howe", "2026-04-05"),
+        ("Australia/Lord_Howe", "2026-10-04"),
+        ("Europe/Berlin", "2026-03-29"),
+        ("Europe/Berlin", "2026-10-25"),
+        ("Pacific/Apia", "2011-12-30"),
+        ("America/New_York", "2026-07-01"),
+    ],
+)
+@pytest.mark.parametrize(
+    "expression", ["*/20 * * * *", "10,45 1-3 * * *", "5 0,3 5,* * *", "40 2 */2 * SUN", "15 23 6,*/29 * */6"]
+)
+def test_every_hour_of_a_day_whose_clock_changes(expression: str, tz: str, day: str) -> None:
+    """Between any two quarters of an hour around a change, catching up is what a walk finds."""
+    cron = Cron.parse(expression, tz)
+    first = at(f"{day}T00:00:00Z") - timedelta(hours=15)
+    quarters = [first + n * timedelta(minutes=15) for n in range(32 * 4)]
+    for after in quarters[::9]:
+        passed, coming = 0, cron.next_after(after)
+        for until in (quarter for quarter in quarters if quarter >= after):
+            while coming <= until:
+                passed, coming = passed + 1, cron.next_after(coming)
+            assert cron.catch_up(after, until) == (passed, coming)
+
+
+def test_a_fold_means_nothing_in_utc() -> None:
+    """The second pass of an hour that was not repeated is that hour."""
+    cron, noon = Cron.parse("* * * * * *"), at("2026-01-01T12:00:00Z")
+    assert cron.next_after(noon.replace(fold=1)) == noon + timedelta(seconds=1)
+    assert cron.catch_up(noon.replace(fold=1), noon.replace(fold=1)) == (0, noon + timedelta(seconds=1))
+
+
+def test_the_last_ticks_of_the_calendar_are_counted() -> None:
+    """The end of the year 9999 is no obstacle while a tick is left."""
+    cron = Cron.parse("* * * * * *")
+    after, until = at("9999-12-30T12:00:00Z"), at("9999-12-31T23:59:58Z")
+    assert cron.catch_up(after, until) == (36 * 3600 - 2, until + timedelta(seconds=1))
+
+
+WITHOUT_A_DATABASE = """
+import sys, zoneinfo
+sys.modules["tzdata"] = None
+zoneinfo.reset_tzpath(to=())
+from datetime import UTC, datetime, timedelta
+from durable_effect.cron import Cron
+cron = Cron.parse("30 9 * * *")
+noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+print(repr(cron), cron.next_after(noon), cron.catch_up(noon, noon + timedelta(days=365))[0])
+try:
+    Cron.parse("30 9 * * *", "Europe/Berlin")
+except ValueError as refusal:
+    print(refusal)
+"""
+
+
+def test_utc_needs_no_time_zone_database() -> None:
+    """Where there is neither a system database nor tzdata, UTC works and other zones say what to install."""
+    script = [sys.executable, "-c", WITHOUT_A_DATABASE]
+    ran = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "Cron(expression='30 9 * * *', tz='UTC') 2026-01-02 09:30:00+00:00 365",
+        "tz 'Europe/Berlin' cannot be looked up: this system has no time zone database;"
+        " install the package tzdata",
+    ]
 
 
 def test_a_schedule_is_a_value() -> None:
