@@ -443,7 +443,7 @@ class Effect(Generic[A, E, R]):
         """Run a finalizer only if it was interrupted."""
 
         def finalizer(outcome: Exit[Any, Any]) -> Effect[Any, Any, Any] | None:
-            return f() if isinstance(outcome, Failure) and outcome.cause.is_interrupted else None
+            return f() if isinstance(outcome, Failure) and outcome.cause.has_interrupts else None
 
         return OnExit(self, finalizer)
 

@@ -76,6 +76,57 @@ class Cause(Generic[E]):
         """Make a cause of one interruption."""
         return Cause((Interrupt(fiber_id),))
 
+    @staticmethod
+    def empty() -> Cause:
+        """Make a cause without any reason."""
+        return Cause()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no reason at all."""
+        return not self.reasons
+
+    @property
+    def has_fails(self) -> bool:
+        """Whether a typed error is among the reasons."""
+        return self.find_fail() is not None
+
+    @property
+    def has_dies(self) -> bool:
+        """Whether a raised exception is among the reasons."""
+        return self.find_die() is not None
+
+    @property
+    def has_interrupts(self) -> bool:
+        """Whether an interruption is among the reasons."""
+        return self.find_interrupt() is not None
+
+    def find_fail(self) -> Fail[E] | None:
+        """Answer the first reason that is a typed error, or None."""
+        return next((reason for reason in self.reasons if isinstance(reason, Fail)), None)
+
+    def find_error(self) -> E | None:
+        """Answer the first typed error, or None; where None may be an error, ask `find_fail`."""
+        return next(iter(self.failures), None)
+
+    def find_die(self) -> Die | None:
+        """Answer the first reason that is a raised exception, or None."""
+        return next((reason for reason in self.reasons if isinstance(reason, Die)), None)
+
+    def find_defect(self) -> BaseException | None:
+        """Answer the first raised exception, or None."""
+        return next(iter(self.defects), None)
+
+    def find_interrupt(self) -> Interrupt | None:
+        """Answer the first reason that is an interruption, or None."""
+        return next((reason for reason in self.reasons if isinstance(reason, Interrupt)), None)
+
+    @property
+    def interruptors(self) -> frozenset[int]:
+        """The ids of the fibers that called the work off."""
+        by = (reason.fiber_id for reason in self.reasons if isinstance(reason, Interrupt))
+        return frozenset(fiber_id for fiber_id in by if fiber_id is not None)
+
     @property
     def failures(self) -> tuple[E, ...]:
         """The typed errors."""
@@ -85,11 +136,6 @@ class Cause(Generic[E]):
     def defects(self) -> tuple[BaseException, ...]:
         """The raised exceptions."""
         return tuple(reason.defect for reason in self.reasons if isinstance(reason, Die))
-
-    @property
-    def is_interrupted(self) -> bool:
-        """Whether an interruption is among the reasons."""
-        return any(isinstance(reason, Interrupt) for reason in self.reasons)
 
     @property
     def is_interrupted_only(self) -> bool:
@@ -131,6 +177,24 @@ class Cause(Generic[E]):
         for defect in self.defects:
             return defect
         return Interrupted(self)
+
+    def pretty_errors(self) -> list[BaseException]:
+        """Answer an exception for every reason but interruptions, in order."""
+        return [
+            as_exception(reason.error) if isinstance(reason, Fail) else reason.defect
+            for reason in self.reasons
+            if not isinstance(reason, Interrupt)
+        ]
+
+    def to_exception_group(self, message: str = "several things went wrong") -> BaseExceptionGroup:
+        """Answer all errors and defects as one group to raise; if there is nothing else, the interruption.
+
+        A group holds at least one exception: an empty cause is a `ValueError`.
+        """
+        raised = self.pretty_errors() or [Interrupted(self) for _ in self.reasons[:1]]
+        if not raised:
+            raise ValueError("an empty cause has nothing that could be raised")
+        return BaseExceptionGroup(message, raised)
 
     def pretty(self) -> str:
         """Tell it for people: every reason, with the tracebacks of the exceptions."""
@@ -186,6 +250,18 @@ class Success(Generic[A]):
         """Change the value."""
         return Success(f(self.value))
 
+    def map_error(self, f: Callable[[Any], object]) -> Success[A]:
+        """Answer itself: there is no error to change."""
+        return self
+
+    def map_both(self, on_error: Callable[[Any], object], on_value: Callable[[A], B]) -> Success[B]:
+        """Change the value."""
+        return self.map(on_value)
+
+    def as_void(self) -> Success[None]:
+        """Forget the value."""
+        return Success(None)
+
     def fold(self, on_failure: Callable[[Cause[Any]], B], on_success: Callable[[A], B]) -> B:
         """Make one thing of both outcomes."""
         return on_success(self.value)
@@ -231,6 +307,18 @@ class Failure(Generic[E]):
         """Answer itself: there is no value to change."""
         return self
 
+    def map_error(self, f: Callable[[E], E2]) -> Failure[E2]:
+        """Change the typed errors."""
+        return Failure(self.cause.map(f))
+
+    def map_both(self, on_error: Callable[[E], E2], on_value: Callable[[Any], object]) -> Failure[E2]:
+        """Change the typed errors."""
+        return self.map_error(on_error)
+
+    def as_void(self) -> Failure[E]:
+        """Answer itself: there is no value to forget."""
+        return self
+
     def fold(self, on_failure: Callable[[Cause[E]], B], on_success: Callable[[Any], B]) -> B:
         """Make one thing of both outcomes."""
         return on_failure(self.cause)
@@ -257,3 +345,12 @@ _ExitA = TypeVar("_ExitA")
 _ExitE = TypeVar("_ExitE", default=Never)
 Exit = TypeAliasType("Exit", Success[_ExitA] | Failure[_ExitE], type_params=(_ExitA, _ExitE))
 """How a program ended: `Success(value)` or `Failure(cause)`."""
+
+
+def all_void(exits: Iterable[Success[Any] | Failure[E2]]) -> Success[None] | Failure[E2]:
+    """Answer `Success(None)` if all ended well; else one failure with the causes of all that did not."""
+    cause: Cause[E2] = Cause()
+    for outcome in exits:
+        if isinstance(outcome, Failure):
+            cause = cause.combine(outcome.cause)
+    return Failure(cause) if cause.reasons else Success(None)

@@ -359,7 +359,7 @@ def test_a_defect_in_a_finally_joins_the_interruption(world: TestRuntime) -> Non
     world.settle()
     world.run(fiber.interrupt())
     assert isinstance(fiber.exit, Failure)
-    assert fiber.exit.cause.is_interrupted
+    assert fiber.exit.cause.has_interrupts
     assert isinstance(fiber.exit.cause.defects[0], ZeroDivisionError)
 
 
@@ -451,7 +451,7 @@ def test_a_finalizer_that_fails_typed_does_not_stop_an_interruption(world: TestR
     world.run(fiber.interrupt())
     assert log == []
     assert isinstance(fiber.exit, Failure)
-    assert fiber.exit.cause.is_interrupted
+    assert fiber.exit.cause.has_interrupts
 
 
 def test_a_failed_finalizer_leaves_the_rest_interruptible(world: TestRuntime) -> None:
