@@ -1,0 +1,52 @@
+"""Generated programs mean the same to the interpreter and to the reference: end, log and clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from programs import BLOCKS, FINAL, FORKING, MIXED, PLAIN, SEQUENTIAL, WIDE, observe, programs
+from wide_reference import WideReference
+
+styles = pytest.mark.parametrize("style", [PLAIN, BLOCKS, MIXED])
+
+
+def expected(program: Any) -> tuple[Any, list[Any], float]:
+    """What the reference interpreter makes of a program."""
+    reference = WideReference()
+    end = reference.run(program)
+    return end, reference.log, reference.now
+
+
+@styles
+@settings(max_examples=150)
+@given(program=programs(SEQUENTIAL, 12))
+def test_sequences_and_handlers(style: str, program: Any) -> None:
+    """Values, errors, defects and handlers, in one fiber that never waits."""
+    assert observe(program, style) == expected(program)
+
+
+@styles
+@settings(max_examples=150)
+@given(program=programs(FINAL, 14))
+def test_finalizers_scopes_and_masks(style: str, program: Any) -> None:
+    """What runs at the end, in which order, and what becomes of its failures."""
+    assert observe(program, style) == expected(program)
+
+
+@styles
+@settings(max_examples=250)
+@given(program=programs(FORKING, 18))
+def test_fibers_and_interruption(style: str, program: Any) -> None:
+    """Fibers that wait for, join and interrupt each other, themselves and those who started them."""
+    assert observe(program, style) == expected(program)
+
+
+@styles
+@settings(max_examples=250)
+@given(program=programs(WIDE, 18))
+def test_many_at_once(style: str, program: Any) -> None:
+    """Races, time limits and bounded crowds inside of everything else."""
+    assert observe(program, style) == expected(program)
