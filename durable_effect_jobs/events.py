@@ -16,6 +16,7 @@ from durable_effect.canonical_json import from_json_bytes, to_json_bytes
 from durable_effect_jobs.errors import Kind
 
 __all__ = [
+    "MAX_STATE_DEPTH",
     "DebounceFlushed",
     "DebounceStarted",
     "Event",
@@ -31,6 +32,9 @@ __all__ = [
     "to_wire",
 ]
 
+
+MAX_STATE_DEPTH = 64
+"""How many arrays and objects may enclose a value of a state."""
 
 _MAX_TEXT = 4096
 
@@ -50,9 +54,22 @@ class Failure:
         stack = "".join(traceback.format_exception(cast("BaseException", error))) if raised else None
         return Failure(
             type=type(error).__name__,
-            message=_cut(str(error)),
+            message=_text(error),
             stack=None if stack is None else _cut(stack),
         )
+
+
+def _text(value: object) -> str:
+    """What it says. One that raises instead must not keep what happened from being recorded."""
+    try:
+        return _cut(str(value))
+    except Exception as raised:
+        return f"(its text cannot be had: {type(raised).__name__})"
+
+
+def _reason(value: object) -> str | None:
+    """Reasons come from callers and may be anything, so they are made to fit like messages."""
+    return None if value is None else _text(value)
 
 
 def _cut(text: str) -> str:
@@ -120,7 +137,7 @@ class JobTerminated(_Fact):
 
     type: ClassVar[str] = "job.terminated"
     run_count: int
-    reason: str | None = None
+    reason: str | None = attrs.field(default=None, converter=_reason)
 
 
 @attrs.frozen(kw_only=True)
@@ -186,7 +203,8 @@ def event_to_bytes(event: Event) -> bytes:
 
 def event_from_bytes(data: bytes) -> Event:
     """The event that :func:`event_to_bytes` wrote."""
-    fields = cast("dict[str, Any]", from_json_bytes(data, max_bytes=len(data)))
+    # What a state may be nested, and the event around it.
+    fields = cast("dict[str, Any]", from_json_bytes(data, max_bytes=len(data), max_depth=MAX_STATE_DEPTH + 1))
     fact = _CLASSES[fields.pop("type")]
     return cast("Event", fact(**{name: _read(name, value) for name, value in fields.items()}))
 

@@ -17,7 +17,7 @@ import attrs
 from typing_extensions import Never, TypeVar
 
 from durable_effect import Effect, Schema, SchemaError
-from durable_effect.canonical_json import from_json_bytes, to_json_bytes
+from durable_effect.canonical_json import check_depth, from_json_bytes, to_json_bytes
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.effect import Op
 from durable_effect_jobs.errors import (
@@ -28,7 +28,7 @@ from durable_effect_jobs.errors import (
     SchedulerError,
     ValidationError,
 )
-from durable_effect_jobs.events import Event, Failure
+from durable_effect_jobs.events import MAX_STATE_DEPTH, Event, Failure
 from durable_effect_jobs.instance import Alarm, DeadLetter, Instance, Key, Mark
 
 __all__ = [
@@ -251,6 +251,7 @@ class Codec(Generic[S]):
         """The stored form of a value."""
         try:
             data = to_json_bytes(self.schema.encode_sync(value))
+            check_depth(data.decode("ascii"), MAX_STATE_DEPTH)  # or it could not be read again
         except SchemaError as error:
             raise ValidationError.of(error) from None
         if len(data) > limits.max_state_bytes:
@@ -264,7 +265,8 @@ class Codec(Generic[S]):
     def decode(self, data: bytes) -> S:
         """The value that was stored."""
         try:
-            return self.schema.decode_sync(from_json_bytes(data, max_bytes=len(data)))
+            stored = from_json_bytes(data, max_bytes=len(data), max_depth=MAX_STATE_DEPTH)
+            return self.schema.decode_sync(stored)
         except SchemaError as error:
             raise ValidationError.of(error) from None
 
