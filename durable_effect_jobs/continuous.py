@@ -191,7 +191,7 @@ class ContinuousContext(Generic[S]):
         return self._draft.update(change)
 
     def terminate(self, reason: str | None = None) -> Effect[Never]:
-        """End the instance: its state and alarm are deleted and its id is free again. Nothing can catch this."""
+        """End the instance: state and alarm are deleted, the id is free again. Nothing can catch this."""
         return self._draft.terminate(reason)
 
 
@@ -457,7 +457,7 @@ class Trigger(Command[TriggerResult]):
 
 
 class Continuous:
-    """Recurring work: ``Continuous.make(state_schema=..., schedule=Continuous.every("30 minutes"), execute=...)``."""
+    """Recurring work: ``Continuous.make(state_schema=..., schedule=..., execute=...)``."""
 
     @staticmethod
     def every(interval: Span) -> Every:
@@ -490,7 +490,9 @@ class Continuous:
         """
         check_handler("execute", execute)
         if not callable(getattr(schedule, "next_after", None)):
-            raise ValueError('schedule= takes Continuous.every("30 minutes") or Continuous.cron("*/5 * * * *")')
+            raise ValueError(
+                'schedule= takes Continuous.every("30 minutes") or Continuous.cron("*/5 * * * *")'
+            )
         return ContinuousJob(
             state_schema=Schema.ensure(state_schema),
             schedule=schedule,

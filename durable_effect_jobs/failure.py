@@ -58,7 +58,7 @@ def after_failure(
         attempt=attempt,
         will_retry=isinstance(verdict, Again),
     )
-    carried = {**counted, "last_error": failure, "undecodable_count": 0}
+    carried = {**counted, "last_error": failure, "undecodable_count": 0, "stopped": False}
     if retry is None or verdict is None:
         after = before.evolve(**{**carried, **SETTLED, **resting})
         fired = Fired(result="failed", error=execution_error(turn, failed))
@@ -71,7 +71,7 @@ def after_failure(
             first_attempt_at=first,
         )
         return Step(before=before, after=after, events=(fact,), fired=Fired(result="retrying"))
-    stopped = before.evolve(**{**carried, **SETTLED}, alarm=None, pending=None, stopped=True)
+    stopped = before.evolve(**{**carried, **SETTLED, "alarm": None, "pending": None, "stopped": True})
     exhausted = turn.fact(JobRetryExhausted, attempts=attempt, reason=verdict.reason)
     if retry.on_exhausted == "stop":
         return Step(before=before, after=stopped, events=(fact, exhausted), fired=Fired(result="stopped"))

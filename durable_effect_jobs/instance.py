@@ -173,7 +173,7 @@ class Commit:
     """One atomic write. Either all of it is durable or none of it happened.
 
     It applies only if the stored record still is ``before`` (same incarnation and revision, or absent
-    when ``None``), and if ``mark`` is not remembered already.
+    when ``None``), if ``mark`` is not remembered already, and if the dead letter ``replays`` is there.
     """
 
     key: Key
@@ -184,6 +184,8 @@ class Commit:
     events: tuple[Event, ...] = ()
     mark: Mark | None = None
     dead_letter: DeadLetter | None = None
+    replays: int | None = None
+    """The number of the dead letter that this step brings back to life: it is removed with the same write."""
 
 
 # -- the stored form ---------------------------------------------------------------------------

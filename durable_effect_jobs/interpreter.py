@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Clock, Do, Effect, Need, Random
+from durable_effect import Clock, Do, Effect, Need, Random, Restore
 from durable_effect_jobs.attempt import Inside, job_logger
 from durable_effect_jobs.errors import (
     DuplicateEventError,
@@ -77,14 +77,28 @@ def _dispatch(
     if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
         return (yield from Effect.fail(DuplicateEventError(command.event_id)))
     step: Step = yield from command.decide(job, before, turn)
-    if not (yield from _commit(registry, key, step, now)):
-        return None
-    if step.after is None or step.after is before or not step.after.is_due(now):
-        yield from _wake(key, step.after if step.writes else None)
-        return (command.answer(turn, step, None),)
-    fired = yield from _fire(registry, job, step.after, now, own=True).on_error(
-        lambda _: _wake(key, step.after)
+    if step.after is before or step.after is None or not step.after.is_due(now):
+        written = (
+            yield from _commit(registry, key, step, now).tap(lambda _: _wake(key, step)).uninterruptible()
+        )
+        return (command.answer(turn, step, None),) if written else None
+    return (
+        yield from Effect.uninterruptible_mask(
+            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step)
+        )
     )
+
+
+@Effect.gen
+def _commit_and_fire(
+    restore: Restore, registry: Registry, job: Job[Any, Any], command: Command[A], turn: Turn, step: Step
+) -> Do[tuple[A] | None, CallError, Any]:
+    """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
+    if not (yield from _commit(registry, turn.key, step, turn.now)):
+        return None
+    due = cast("Instance", step.after)
+    run = _fire(registry, job, due, turn.now, own=True)
+    fired = yield from restore(run).on_error(lambda _: _wake(turn.key, step))
     if fired is None:
         return (command.answer(turn, step, None),)
     error = cast("Fired", fired.fired).error
@@ -132,11 +146,10 @@ def _fire(
     )
     step: Step = yield from job.fire(before, turn)
     ended = yield from Clock.now()
-    written = yield from _commit(registry, before.key, step, ended).pipe(_no_duplicate)
-    if not written:
+    commit = _no_duplicate(_commit(registry, before.key, step, ended))
+    if not (yield from commit.tap(lambda _: _wake(before.key, step)).uninterruptible()):
         return None
     _report(job, before, cast("Fired", step.fired), step)
-    yield from _wake(before.key, step.after)
     return step
 
 
@@ -153,7 +166,7 @@ def _no_duplicate(
 def _commit(
     registry: Registry, key: Key, step: Step, at: datetime
 ) -> Do[bool, StorageError | DuplicateEventError, Need[Storage]]:
-    """Write a step, if there is anything to write; ``False`` on a conflict."""
+    """Write a step, if there is anything to write; ``False`` on a conflict. Run it uninterruptibly."""
     if not step.writes:
         return True
     storage = yield from Effect.service(Storage)
@@ -175,14 +188,15 @@ def _commit(
         .as_(True)
         .catch_all(lambda error: Effect.succeed(False) if isinstance(error, Conflict) else Effect.fail(error))
     )
-    return (yield from written.uninterruptible())
+    return (yield from written)
 
 
 @Effect.gen
-def _wake(key: Key, after: Instance | None) -> Do[None, Never, Need[Alarms]]:
-    if after is not None and after.alarm is not None:
+def _wake(key: Key, step: Step) -> Do[None, Never, Need[Alarms]]:
+    """Tell the host of the alarm that a step left."""
+    if step.writes and step.after is not None and step.after.alarm is not None:
         alarms = yield from Effect.service(Alarms)
-        yield from alarms.wake(key, after.alarm.at)
+        yield from alarms.wake(key, step.after.alarm.at)
 
 
 def _job(registry: Registry, key: Key) -> Effect[Job[Any, Any], JobNotFoundError]:

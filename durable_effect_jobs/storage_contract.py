@@ -765,6 +765,23 @@ def dead_letters_are_numbered_and_kept(storage: Storage) -> Do[None, Refusal]:
 
 
 @Effect.gen
+def a_dead_letter_is_brought_back_once(storage: Storage) -> Do[None, Refusal]:
+    """The write that brings it back removes it; when it is gone, or the id is in use, nothing is written."""
+    ended = _born(_USER)
+    yield from storage.commit(_birth(ended))
+    yield from storage.commit(_change(ended, None, dead_letter=_letter(ended)))
+    (letter,) = yield from storage.dead_letters()
+    replay = _birth(ended, replays=letter.number)
+    yield from storage.commit(replay)
+    _equal((yield from storage.load(_USER)), ended, "a dead letter's instance lives again")
+    _equal((yield from storage.dead_letters()), [], "a dead letter that was brought back is gone")
+    other = _born(Key(*_COUNTER, "other"))
+    refused = yield from storage.commit(_birth(other, replays=letter.number)).flip().option()
+    _equal(refused.value_or(None), Conflict(other.key), "a dead letter that is gone cannot be brought back")
+    _equal((yield from storage.load(other.key)), None, "a refused replay writes nothing")
+
+
+@Effect.gen
 def expired_dead_letters_go_with_later_commits(storage: Storage) -> Do[None, Refusal]:
     """A commit at or after ``expires_at`` takes them along; one before does not."""
     first = _born(_USER)
@@ -808,6 +825,7 @@ STORAGE_CHECKS: tuple[StorageCheck, ...] = (
     different_keys_never_share_a_record,
     events_come_back_in_the_order_of_their_commits,
     dead_letters_are_numbered_and_kept,
+    a_dead_letter_is_brought_back_once,
     expired_dead_letters_go_with_later_commits,
 )
 """Every check, one sentence of the contract each."""

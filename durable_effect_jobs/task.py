@@ -226,7 +226,7 @@ def _instant(when: object) -> Callable[[datetime], datetime]:
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise ValueError(
-                "schedule() needs an aware datetime, such as datetime(2026, 1, 1, tzinfo=UTC), got a naive one"
+                "schedule() needs an aware datetime, such as datetime(2026, 1, 1, tzinfo=UTC), no naive one"
             )
         at = when.astimezone(UTC)
         return lambda _: at

@@ -29,7 +29,8 @@ class JobsTestKit:
     """A whole engine on a virtual clock: ``with JobsTestKit(jobs, now=...) as kit: kit.run(kit.client...)``.
 
     The engine, its alarm loop and the handlers are those that run in production; only the clock, the dice
-    and the storage are the test's. ``layer`` takes the place of the layer of ``jobs``. ``seed`` fixes the dice.
+    and the storage are the test's. ``layer`` takes the place of the layer of ``jobs``. ``seed`` fixes the
+    dice.
     ``storage`` takes over what another kit left: the next deployment of an application.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast, get_args
@@ -128,16 +128,16 @@ def _others(module: ModuleType) -> str:
 # -- times -----------------------------------------------------------------------------------------
 
 
-def cron_from(expression: str, tz: str) -> tuple[Cron, ZoneInfo]:
-    """The schedule and its zone."""
+def cron_from(expression: str, tz: str) -> tuple[Cron, tzinfo]:
+    """The schedule and its zone. UTC needs no time zone database, which not every machine has."""
     try:
         cron = Cron.parse(expression, tz)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return cron, ZoneInfo(cron.tz)
+    return cron, UTC if cron.tz == "UTC" else ZoneInfo(cron.tz)
 
 
-def instant_from(text: str, zone: ZoneInfo) -> datetime:
+def instant_from(text: str, zone: tzinfo) -> datetime:
     """An ISO date and time; without an offset it is read off the wall clock in ``zone``."""
     try:
         instant = datetime.fromisoformat(text)

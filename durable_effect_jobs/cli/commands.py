@@ -27,7 +27,14 @@ from durable_effect_jobs.cli.arguments import (
     key_from,
 )
 from durable_effect_jobs.cli.host import host, log_to_stderr
-from durable_effect_jobs.cli.instance_view import instance_page, instance_table, printable, to_json
+from durable_effect_jobs.cli.instance_view import (
+    instance_page,
+    instance_table,
+    letter_table,
+    letter_to_json,
+    printable,
+    to_json,
+)
 from durable_effect_jobs.cli.theatre import perform
 from durable_effect_jobs.errors import Kind
 
@@ -203,6 +210,55 @@ def terminate(
     else:
         _run(operate.terminate_here(jobs_from(jobs), storage, key, reason))
     print(f"{printable(instance_id)} is terminated")
+    return _DONE
+
+
+# -- dead letters ----------------------------------------------------------------------------------
+
+
+LetterNumber: TypeAlias = Annotated[
+    int, Parameter(help="The number that `dead` shows.", validator=Number(gte=1))
+]
+
+
+@app.command
+def dead(
+    *,
+    storage: StorageUrl,
+    limit: Annotated[int, Parameter(help="At most so many.", validator=Number(gte=1))] = 100,
+    as_json: AsJson = False,
+) -> int:
+    """List dead letters: instances that were purged because their retries were exhausted.
+
+    They are kept for 30 days. This may be done while a host has the storage.
+    """
+    letters = _run(operate.dead_letters(storage, limit=limit))
+    if as_json:
+        print(json.dumps([letter_to_json(letter) for letter in letters], indent=2))
+    elif letters:
+        _print_table(letter_table(letters))
+    else:
+        print("no dead letters", file=sys.stderr)
+    return _DONE
+
+
+@app.command
+def replay(number: LetterNumber, /, *, storage: StorageUrl) -> int:
+    """Bring a dead letter back to life, due at once: the process that hosts its job next runs it.
+
+    Its attempts begin anew; its state and counts are as they were. No host may have the SQLite file
+    meanwhile.
+    """
+    key = _run(operate.replay(storage, number))
+    print(f"{printable(key.instance_id)} lives again and is due now")
+    return _DONE
+
+
+@app.command
+def purge(number: LetterNumber, /, *, storage: StorageUrl) -> int:
+    """Remove a dead letter for good. No host may have the SQLite file meanwhile."""
+    key = _run(operate.purge(storage, number))
+    print(f"dead letter {number} of {printable(key.instance_id)} is gone")
     return _DONE
 
 

@@ -11,13 +11,15 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from durable_effect_jobs.instance import Instance
+from durable_effect_jobs.instance import DeadLetter, Instance
 
 __all__ = [
     "STATUS_STYLES",
     "instance_page",
     "instance_table",
     "last_error",
+    "letter_table",
+    "letter_to_json",
     "next_alarm",
     "printable",
     "printed",
@@ -102,6 +104,27 @@ def instance_table(instances: tuple[Instance, ...], now: datetime) -> Table:
     return table
 
 
+def letter_table(letters: tuple[DeadLetter, ...]) -> Table:
+    """One line for each dead letter."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("NUMBER", justify="right", no_wrap=True)
+    table.add_column("INSTANCE", overflow="fold")
+    table.add_column("SINCE", no_wrap=True)
+    table.add_column("REASON", no_wrap=True)
+    table.add_column("COUNTS", no_wrap=True)
+    table.add_column("LAST ERROR", no_wrap=True)
+    for letter in letters:
+        table.add_row(
+            str(letter.number),
+            printed(letter.instance.key.instance_id),
+            _utc(letter.at),
+            letter.reason,
+            runs(letter.instance),
+            printed(last_error(letter.instance), "red"),
+        )
+    return table
+
+
 STATUS_STYLES = {
     "running": "green",
     "debouncing": "green",
@@ -164,6 +187,19 @@ def _word(value: object) -> str:
 def printable(text: str) -> str:
     """Text that cannot command the terminal: what is stored may come from anywhere."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
+    """Everything about a dead letter, its state included."""
+    state = letter.instance.state
+    return {
+        "number": letter.number,
+        "reason": letter.reason,
+        "at": letter.at.isoformat(),
+        "expires_at": letter.expires_at.isoformat(),
+        **to_json(letter.instance),
+        "state": None if state is None else json.loads(state),
+    }
 
 
 def to_json(instance: Instance) -> dict[str, Any]:

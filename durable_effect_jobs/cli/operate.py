@@ -7,21 +7,34 @@ the alarm set to now: the next host runs it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+import attrs
 
 from durable_effect import Clock, Do, Effect, Need, Schema, Scope, TypedError
 from durable_effect_jobs.cli.arguments import storage_from
 from durable_effect_jobs.client import JobsClient
 from durable_effect_jobs.continuous import Continuous, Trigger, TriggerResult
 from durable_effect_jobs.debounce import Debounce, Flush, FlushResult
-from durable_effect_jobs.errors import InstanceNotFoundError, Kind, StorageError
-from durable_effect_jobs.instance import Commit, Instance, Key
+from durable_effect_jobs.errors import InstanceNotFoundError, InvalidStateError, Kind, StorageError
+from durable_effect_jobs.instance import Commit, DeadLetter, Instance, Key
 from durable_effect_jobs.jobs import DurableJobs
 from durable_effect_jobs.step import Command, Job, Limits, Turn
+from durable_effect_jobs.storage import Conflict, Storage
 from durable_effect_jobs.task import Task, TaskTriggerResult, TriggerTask
 from durable_effect_jobs.terminate import Terminate
 
-__all__ = ["find", "instances", "terminate", "terminate_here", "trigger", "trigger_here"]
+__all__ = [
+    "dead_letters",
+    "find",
+    "instances",
+    "purge",
+    "replay",
+    "terminate",
+    "terminate_here",
+    "trigger",
+    "trigger_here",
+]
 
 
 # -- looking ---------------------------------------------------------------------------------------
@@ -48,6 +61,13 @@ def instances(
         if kind in (None, name[0]) and job in (None, name[1]) and len(found) < limit:
             found += yield from storage.instances(job=name, limit=limit - len(found))
     return tuple(found)
+
+
+@Effect.gen
+def dead_letters(url: str, *, limit: int) -> Do[tuple[DeadLetter, ...], StorageError, Need[Scope]]:
+    """The first ``limit`` dead letters."""
+    storage = yield from storage_from(url, read_only=True)
+    return tuple((yield from storage.dead_letters(limit=limit)))
 
 
 # -- reaching for one, with its code ---------------------------------------------------------------
@@ -113,6 +133,45 @@ def _replace(url: str, key: Key, command: Command[Any]) -> Do[None, TypedError, 
     step = yield from command.decide(_STAND_INS[key.kind], before, turn)
     if step.writes:
         yield from storage.commit(Commit(key=key, before=step.before, after=step.after, at=now))
+
+
+# -- dead letters ----------------------------------------------------------------------------------
+
+
+@Effect.gen
+def replay(url: str, number: int) -> Do[Key, TypedError, Need[Scope]]:
+    """Bring the instance of a dead letter back to life, due now, with a fresh attempt count."""
+    storage = yield from storage_from(url)
+    letter = yield from _dead_letter(storage, number)
+    now = yield from Clock.now()
+    key = letter.instance.key
+    turn = Turn(key=key, now=now, limits=Limits())
+    step = yield from _TRIGGERS[key.kind].decide(_STAND_INS[key.kind], letter.instance, turn)
+    alive = attrs.evolve(cast("Instance", step.after), stopped=False)
+    birth = storage.commit(Commit(key=key, before=None, after=alive, at=now, replays=number))
+    in_use = InvalidStateError(
+        "an id that is free", f"there is an instance {key.instance_id} again", "replay"
+    )
+    yield from birth.catch_all(lambda error: Effect.fail(in_use if isinstance(error, Conflict) else error))
+    return key
+
+
+@Effect.gen
+def purge(url: str, number: int) -> Do[Key, TypedError, Need[Scope]]:
+    """Remove a dead letter for good."""
+    storage = yield from storage_from(url)
+    letter = yield from _dead_letter(storage, number)
+    yield from storage.remove_dead_letter(number)
+    return letter.instance.key
+
+
+@Effect.gen
+def _dead_letter(storage: Storage, number: int) -> Do[DeadLetter, StorageError | InvalidStateError]:
+    page = yield from storage.dead_letters(after=number - 1, limit=1)
+    if page and page[0].number == number:
+        return page[0]
+    missing = InvalidStateError("a dead letter that is there", f"there is no dead letter {number}", "find")
+    return (yield from Effect.fail(missing))
 
 
 def _never_run(*_: object) -> Effect[None]:

@@ -7,8 +7,8 @@ The contract:
 
 * ``commit`` is atomic and durable: it succeeds only when all of the write (record, alarm, events, mark,
   dead letter) would survive the loss of the process and, where the medium can promise it, of power.
-  A commit whose ``before`` is no longer what is stored fails with :class:`Conflict`, one whose mark is
-  remembered with ``DuplicateEventError``; both change nothing.
+  A commit whose ``before`` is no longer what is stored, or whose dead letter is gone, fails with
+  :class:`Conflict`, one whose mark is remembered with ``DuplicateEventError``; both change nothing.
 * A read sees every commit that was acknowledged before it began, and never waits for a handler.
 * Foreign exceptions are translated where they are raised: only the errors in the types come out.
 """

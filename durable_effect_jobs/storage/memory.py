@@ -107,6 +107,8 @@ class MemoryStorage:
         at_us = to_micros(commit.at)
         if not _is_still(self._stored(commit.key), commit.before):
             return Effect.fail(Conflict(commit.key))
+        if commit.replays is not None and not self._letters.has(commit.replays):
+            return Effect.fail(Conflict(commit.key))
         mark = commit.mark
         if mark is not None and self._marks.remembers(commit.key, mark.event_id, at_us):
             return Effect.fail(DuplicateEventError(mark.event_id))
@@ -121,6 +123,8 @@ class MemoryStorage:
             self._marks.add(commit.key, commit.mark)
         if commit.dead_letter is not None:
             self._letters.add(commit.dead_letter)
+        if commit.replays is not None:
+            self._letters.remove(commit.replays)
         for event in commit.events:
             self._outbox[event.event_id] = event
         self._drop_oldest_events()
@@ -321,6 +325,9 @@ class _Letters:
     def page(self, after: int, limit: int) -> list[DeadLetter]:
         behind = (letter for number, letter in self._letters.items() if number > after)
         return list(islice(behind, limit))
+
+    def has(self, number: int) -> bool:
+        return number in self._letters
 
     def remove(self, number: int) -> bool:
         return self._letters.pop(number, None) is not None

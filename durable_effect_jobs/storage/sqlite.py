@@ -242,6 +242,8 @@ class _Contents:
         if commit.dead_letter is not None and rows.letter is not None:
             connection.execute(_ADD_LETTER, rows.letter)
             self._letters_expire_us = min(self._letters_expire_us, to_micros(commit.dead_letter.expires_at))
+        if commit.replays is not None and not connection.execute(_REMOVE_LETTER, (commit.replays,)).rowcount:
+            raise Conflict(commit.key)
         if rows.events:
             connection.executemany(_ADD_EVENT, rows.events)
             self._outbox_grew = True

@@ -139,3 +139,33 @@ def test_a_kit_can_take_over_what_another_left() -> None:
     with JobsTestKit(deployed, now=NOON, storage=kit.storage) as next_kit:
         next_kit.advance("1 hour")
         assert next_kit.run(next_kit.client.continuous(second).get_state("a")).state == 2
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_a_call_that_is_called_off_leaves_its_alarm_to_the_loop(turns: int) -> None:
+    """Wherever a start is interrupted, either nothing happened or its run comes without anybody's help."""
+    runs: list[datetime] = []
+
+    @Effect.gen
+    def execute(ctx: ContinuousContext[int]) -> Do[None]:
+        runs.append(kit.now)
+        yield from Effect.yield_now()
+        yield from ctx.set_state(1)
+
+    job = Continuous.make(state_schema=int, schedule=Continuous.every("1 hour"), execute=execute)
+
+    @Effect.gen
+    def impatient() -> Do[None]:
+        fiber = yield from kit.client.continuous(job).start(id="a", input=0).fork()
+        for _ in range(turns):
+            yield from Effect.yield_now()
+        yield from fiber.interrupt()
+
+    with JobsTestKit(create_durable_jobs({"job": job}), now=NOON) as kit:
+        kit.run(impatient())
+        status = kit.run(kit.client.continuous(job).status("a"))
+        if status.status == "not_found":
+            assert runs == []
+        else:
+            assert status.run_count == 1
+            assert status.next_run_at == NOON + timedelta(hours=1)
