@@ -19,7 +19,8 @@ import attrs
 from typing_extensions import Never, TypeVar
 
 from durable_effect import Clock, Do, Effect, Random, Schema
-from durable_effect.duration import Span, to_timedelta
+from durable_effect.canonical_json import from_json_bytes, to_json_bytes
+from durable_effect.duration import Span
 from durable_effect_jobs.attempt import Draft, Failed, Finished, attempt
 from durable_effect_jobs.errors import Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import DebounceFlushed, DebounceStarted, JobExecuted, JobTerminated
@@ -36,6 +37,7 @@ from durable_effect_jobs.step import (
     Step,
     StepError,
     Turn,
+    bounded,
     check_handler,
     checked,
     logging_level,
@@ -443,9 +445,13 @@ def _keep_latest(context: DebounceEventContext[Any, Any]) -> Effect[Any]:
 
 
 def _first_states(state_schema: Schema[Any], initial_state: object) -> Callable[[Any], Any]:
-    make = cast("Callable[[], Any]", initial_state if callable(initial_state) else lambda: initial_state)
-    state_schema.accept(make())  # what cannot begin a batch is refused here, not at the first event
-    return lambda _: state_schema.accept(make())
+    if callable(initial_state):
+        make = cast("Callable[[], Any]", initial_state)
+        state_schema.accept(make())  # what cannot begin a batch is refused here, not at the first event
+        return lambda _: Codec(state_schema).accept(make())
+    # Each batch begins with a value of its own, which its handlers may change in place.
+    encoded = to_json_bytes(state_schema.encode_sync(state_schema.accept(initial_state)))
+    return lambda _: state_schema.decode_sync(from_json_bytes(encoded, max_bytes=len(encoded)))
 
 
 class Debounce:
@@ -596,10 +602,10 @@ class Debounce:
             event_schema=events,
             state_schema=states,
             first_state=first,
-            flush_after=to_timedelta(flush_after, positive=True, name="flush_after"),
+            flush_after=bounded(flush_after, "flush_after"),
             max_events=max_events,
             mode=mode,
-            max_wait=None if max_wait is None else to_timedelta(max_wait, positive=True, name="max_wait"),
+            max_wait=None if max_wait is None else bounded(max_wait, "max_wait"),
             on_event=on_event or _keep_latest,
             execute=execute,
             retry=retry,

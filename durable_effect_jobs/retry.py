@@ -20,6 +20,8 @@ __all__ = ["Again", "Exhausted", "ExhaustedReason", "Retry", "Verdict"]
 
 ExhaustedReason: TypeAlias = Literal["max_attempts", "max_duration", "not_retryable"]
 
+_DEFAULT_DELAY = Backoff.exponential("1 second", max="30 seconds")
+
 _logger = logging.getLogger("durable_effect_jobs.retry")
 
 
@@ -71,7 +73,7 @@ class Retry:
 
     max_attempts: int = attrs.field(default=3, validator=_at_least_one)
     delay: Backoff = attrs.field(
-        default=Backoff.exponential("1 second", max="30 seconds"), converter=_delays, kw_only=True
+        default=_DEFAULT_DELAY, converter=_delays, kw_only=True
     )
     jitter: bool = attrs.field(default=True, kw_only=True)
     max_duration: timedelta | None = attrs.field(default=None, converter=_longest, kw_only=True)
@@ -95,14 +97,20 @@ class Retry:
             return Exhausted("not_retryable")
         if attempt >= self.max_attempts:
             return Exhausted("max_attempts")
-        wait = self.delay.jittered(attempt, roll) if self.jitter else self.delay.delay(attempt)
         try:
-            at = started_at + wait
+            at = started_at + self._wait(attempt, roll)
         except OverflowError:
             return Exhausted("max_duration")
-        if self.max_duration is not None and max(at, now) > first_attempt_at + self.max_duration:
+        if self.max_duration is not None and max(at, now) - first_attempt_at > self.max_duration:
             return Exhausted("max_duration")
         return Again(at)
+
+    def _wait(self, attempt: int, roll: float) -> timedelta:
+        try:
+            return self.delay.jittered(attempt, roll) if self.jitter else self.delay.delay(attempt)
+        except Exception:
+            _logger.exception("delay= raised; the failure is retried after the default delay")
+            return _DEFAULT_DELAY.delay(attempt)
 
     def _accepts(self, error: object) -> bool:
         if self.retryable is None:

@@ -42,6 +42,7 @@ __all__ = [
     "Step",
     "StepError",
     "Turn",
+    "bounded",
     "check_handler",
     "checked",
     "logging_level",
@@ -67,8 +68,15 @@ _FIRST_PARK = timedelta(seconds=15)
 _LONGEST_PARK = timedelta(hours=1)
 
 
-def _span(value: Span) -> timedelta:
-    return to_timedelta(value, positive=True)
+_LONGEST_SPAN = timedelta(days=36_525)
+
+
+def bounded(value: Span, name: str = "span") -> timedelta:
+    """A span that can be added to the time of any day: longer than zero, at most 100 years."""
+    span = to_timedelta(value, positive=True, name=name)
+    if span > _LONGEST_SPAN:
+        raise ValueError(f"{name} is at most 100 years")
+    return span
 
 
 @attrs.frozen(kw_only=True)
@@ -77,15 +85,15 @@ class Limits:
 
     max_state_bytes: int = attrs.field(default=1 << 20, validator=attrs.validators.ge(1))
     """Largest encoded state (1 MiB)."""
-    event_id_window: timedelta = attrs.field(default=timedelta(hours=24), converter=_span)
+    event_id_window: timedelta = attrs.field(default=timedelta(hours=24), converter=bounded)
     """How long an ``event_id`` is remembered."""
-    dead_letter_retention: timedelta = attrs.field(default=timedelta(days=30), converter=_span)
+    dead_letter_retention: timedelta = attrs.field(default=timedelta(days=30), converter=bounded)
     """How long a dead letter is kept."""
     concurrency: int = attrs.field(default=100, validator=attrs.validators.ge(1))
     """Alarms that run at the same time in one process."""
-    poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=_span)
+    poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=bounded)
     """Longest time between two looks at the storage: a clock that was set costs no more than this."""
-    drain_timeout: timedelta = attrs.field(default=timedelta(seconds=20), converter=_span)
+    drain_timeout: timedelta = attrs.field(default=timedelta(seconds=20), converter=bounded)
     """How long closing waits for runs in progress before it interrupts them."""
 
 

@@ -14,12 +14,17 @@ from durable_effect import Do, Effect, Schema
 from durable_effect_jobs import (
     Continuous,
     ContinuousContext,
+    Debounce,
+    DebounceEventContext,
     JobsClient,
+    Limits,
     Retry,
     Tracker,
     create_durable_jobs,
 )
-from durable_effect_jobs.errors import ValidationError
+from durable_effect_jobs.errors import (
+    ValidationError,
+)
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 from durable_effect_jobs.testing import JobsTestKit
 
@@ -99,6 +104,62 @@ async def _run(effect: Effect[Any, Any]) -> Any:
         return await effect
 
 
+def test_a_delay_that_raises_is_retried_after_the_default_delay() -> None:
+    """A bug in the retry's own delay neither repeats the run for ever nor ends it early."""
+    runs: list[datetime] = []
+
+    def execute(ctx: ContinuousContext[int]) -> Effect[None]:
+        runs.append(kit.now)
+        raise Wordless
+
+    def delay(attempt: int) -> timedelta:
+        raise ZeroDivisionError
+
+    with kit_of(hourly(execute, retry=Retry(3, delay=delay, on_exhausted="stop"))) as kit:
+        kit.run(kit.client.continuous("job").start(id="a", input=0))
+        kit.advance("90 minutes")
+        assert [at - NOON for at in runs] == [timedelta(hours=1, seconds=s) for s in (0, 1, 3)]
+        assert kit.run(kit.client.continuous("job").status("a")).status == "stopped"
+
+
+def test_the_longest_max_duration_is_no_limit() -> None:
+    """A `max_duration` that leads beyond the last year does not disturb the attempts."""
+    runs: list[datetime] = []
+
+    def execute(ctx: ContinuousContext[int]) -> Effect[None]:
+        runs.append(kit.now)
+        raise Wordless
+
+    with kit_of(hourly(execute, retry=Retry(2, max_duration=timedelta.max, on_exhausted="stop"))) as kit:
+        kit.run(kit.client.continuous("job").start(id="a", input=0))
+        kit.advance("90 minutes")
+        assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    "define",
+    [
+        lambda span: Limits(poll_interval=span),
+        lambda span: Limits(event_id_window=span),
+        lambda span: Limits(dead_letter_retention=span),
+        lambda span: Limits(drain_timeout=span),
+        lambda span: Debounce.make(event_schema=int, flush_after=span, execute=lambda ctx: Effect.void),
+        lambda span: Debounce.make(
+            event_schema=int,
+            flush_after="1 second",
+            mode="trailing",
+            max_wait=span,
+            execute=lambda ctx: Effect.void,
+        ),
+    ],
+)
+def test_a_span_beyond_all_calendars_is_refused_where_it_is_written(define: Callable[[Any], Any]) -> None:
+    """A span that cannot be added to the time of day fails at definition, not on the day it is needed."""
+    define("36525 days")
+    with pytest.raises(ValueError, match="100 years"):
+        define(timedelta.max)
+
+
 # -- states and inputs ----------------------------------------------------------------------------------
 
 
@@ -128,3 +189,45 @@ def test_the_deepest_state_can_be_read_and_told_of(tmp_path: Path) -> None:
         return state.state, (yield from storage.pending_events(10))[0].input
 
     assert asyncio.run(_run(Effect.scoped(scene()))) == (deepest, deepest)
+
+
+@pytest.mark.parametrize("initial", [[], {}])
+def test_batches_do_not_share_their_initial_state(initial: Any) -> None:
+    """A reducer that changes its state in place changes its own batch and no other."""
+
+    def collect(ctx: DebounceEventContext[str, Any]) -> Effect[Any]:
+        if isinstance(ctx.state, list):
+            ctx.state.append(ctx.event)
+        else:
+            ctx.state[ctx.event] = 1
+        return Effect.succeed(ctx.state)
+
+    batch = Debounce.make(
+        event_schema=str,
+        state_schema=list[str] if initial == [] else dict[str, int],
+        initial_state=initial,
+        flush_after="1 minute",
+        on_event=collect,
+        execute=lambda ctx: Effect.void,
+    )
+    with kit_of(batch) as kit:
+        for name in ("a", "b"):
+            kit.run(kit.client.debounce("job").add(id=name, event=name))
+        assert list(kit.run(kit.client.debounce("job").get_state("b")).state) == ["b"]
+
+
+def test_a_factory_that_makes_no_state_is_told_to_its_caller() -> None:
+    """An `initial_state` that only sometimes fits fails the add with what does not fit."""
+    made = iter(["fits", 1])
+    batch = Debounce.make(
+        event_schema=str,
+        state_schema=str,
+        initial_state=lambda: next(made),
+        flush_after="1 minute",
+        on_event=lambda ctx: Effect.succeed(ctx.state),
+        execute=lambda ctx: Effect.void,
+    )
+    with kit_of(batch) as kit:
+        with pytest.raises(ValidationError):
+            kit.run(kit.client.debounce("job").add(id="a", event="a"))
+        assert kit.run(kit.client.debounce("job").status("a")).status == "not_found"
