@@ -17,7 +17,7 @@ from typing_extensions import Never, TypeVar
 
 from durable_effect import Cause, Defect, Do, Effect, Fiber, Logger
 from durable_effect.exit import Die, Fail, Failure, Success
-from durable_effect_jobs.errors import Kind
+from durable_effect_jobs.errors import InvalidStateError, Kind
 from durable_effect_jobs.instance import Key
 from durable_effect_jobs.step import Codec, Limits
 
@@ -66,14 +66,25 @@ class Draft(Generic[S]):
         """The state as of now, this handler's own changes included."""
         return Effect.sync(lambda: self.state)
 
+    def check_running(self, operation: str) -> None:
+        """Refuse what nobody would write: changes by who outlived the handler or kept its context."""
+        if not self.running:
+            raise InvalidStateError("a handler that is running", "the handler has ended", operation)
+
     def set(self, state: S) -> Effect[None]:
         """Replace the state."""
-        return Effect.sync(lambda: self.write(state))
+
+        def run() -> None:
+            self.check_running("set_state")
+            self.write(state)
+
+        return Effect.sync(run)
 
     def update(self, change: Callable[[S], S]) -> Effect[None]:
         """Replace the state by what ``change`` makes of it; without a state, do nothing."""
 
         def run() -> None:
+            self.check_running("update_state")
             if self.encoded is not None:  # a state may be None and still be one
                 self.write(change(cast("S", self.state)))
 
@@ -83,10 +94,13 @@ class Draft(Generic[S]):
         """End the handler here and now, and the instance with it."""
 
         def run() -> Effect[Never]:
+            self.check_running("terminate")
             self.terminated = True
             self.reason = reason
-            fiber = cast("Fiber[Any, Any]", self.fiber)
-            return fiber.interrupt_fork().flat_map(lambda _: Effect.never.interruptible())
+            handler = cast("Fiber[Any, Any]", self.fiber)
+            # This may be another fiber, for which the handler waits where it cannot be interrupted.
+            this: Effect[None] = Effect.with_fiber(lambda me: me.interrupt_fork())
+            return handler.interrupt_fork().and_then(this).and_then(Effect.never.interruptible())
 
         return Effect.suspend(run)
 

@@ -104,6 +104,7 @@ class _Plan(Draft[S]):
         self.changed_by: _Source | None = None
 
     def put(self, at: datetime | None) -> None:
+        self.check_running("cancel_schedule" if at is None else "schedule")
         self.schedule = None if at is None else Alarm(at, "schedule")
         self.changed_by = self.source
 
@@ -530,7 +531,7 @@ def _taken(before: Instance, plan: _Plan[Any]) -> Instance:
     after = before.evolve(state=plan.encoded, event_count=before.event_count + 1, alarm=plan.schedule)
     if plan.changed_by is None:
         return after
-    return attrs.evolve(after, **SETTLED, stopped=before.stopped and plan.schedule is None)
+    return attrs.evolve(after, **SETTLED, pending=None, stopped=before.stopped and plan.schedule is None)
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from durable_effect import Do, Effect, Schema
+from durable_effect import Do, Effect, Fiber, Schema
 from durable_effect_jobs import (
     Continuous,
     ContinuousContext,
@@ -19,10 +20,13 @@ from durable_effect_jobs import (
     JobsClient,
     Limits,
     Retry,
+    Task,
+    TaskExecuteContext,
     Tracker,
     create_durable_jobs,
 )
 from durable_effect_jobs.errors import (
+    InvalidStateError,
     ValidationError,
 )
 from durable_effect_jobs.storage.sqlite import SqliteStorage
@@ -231,3 +235,112 @@ def test_a_factory_that_makes_no_state_is_told_to_its_caller() -> None:
         with pytest.raises(ValidationError):
             kit.run(kit.client.debounce("job").add(id="a", event="a"))
         assert kit.run(kit.client.debounce("job").status("a")).status == "not_found"
+
+
+# -- handlers ---------------------------------------------------------------------------------------
+
+
+@Effect.gen
+def joined(effect: Effect[Any, Any]) -> Do[Any, Any]:
+    """Run in a fiber of its own and wait for it."""
+    fiber = yield from effect.fork()
+    return (yield from fiber.join())
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda end: end.uninterruptible(),
+        lambda end: end.exit().uninterruptible(),
+        lambda end: end.timeout("1 second").uninterruptible(),
+        lambda end: Effect.all([end, Effect.sleep("1 second")], concurrency="unbounded").uninterruptible(),
+        lambda end: Effect.race(end, Effect.sleep("5 seconds")).uninterruptible(),
+        lambda end: joined(end),
+        lambda end: joined(end).uninterruptible(),
+        lambda end: end.fork(),
+        lambda end: end.fork_detach(),
+        lambda end: Effect.scoped(Effect.acquire_release(end, lambda _: Effect.void)),
+        lambda end: Effect.scoped(Effect.acquire_release(joined(end), lambda _: Effect.void)),
+        lambda end: Effect.scoped(Effect.acquire_release(Effect.void, lambda _: end)),
+        lambda end: end.catch_cause(lambda _: Effect.void),
+        lambda end: Effect.void.ensuring(end),
+        lambda end: Effect.fail("x").ensuring(end),
+    ],
+)
+def test_terminate_ends_the_instance_wherever_it_is_called(within: Callable[[Any], Effect[Any, Any]]) -> None:
+    """In races, finalizers, forks and regions without interruption `terminate` neither hangs nor leaks."""
+
+    @Effect.gen
+    def execute(ctx: ContinuousContext[int]) -> Do[None, Any]:
+        yield from within(ctx.terminate("enough"))
+        yield from Effect.sleep("1 second")
+        yield from ctx.set_state(8)
+
+    with kit_of(hourly(execute, start_immediately=True)) as kit:
+        before = living_fibers()
+        assert kit.run(kit.client.continuous("job").start(id="a", input=0)).status == "terminated"
+        assert kit.run(kit.client.continuous("job").status("a")).status == "not_found"
+        assert [event.reason for event in kit.events if event.type == "job.terminated"] == ["enough"]
+        assert living_fibers() <= before
+
+
+def living_fibers() -> set[Fiber[Any, Any]]:
+    """The fibers that have not ended."""
+    gc.collect()
+    return {found for found in gc.get_objects() if isinstance(found, Fiber) and found.exit is None}
+
+
+def test_a_context_is_of_no_use_after_its_handler() -> None:
+    """What a kept context would change cannot be written any more, and is refused instead of lost."""
+    kept: list[Any] = []
+
+    def execute(ctx: TaskExecuteContext[int]) -> Effect[None]:
+        kept.append(ctx)
+        return Effect.void
+
+    task = Task.make(
+        state_schema=int, event_schema=int, on_event=lambda event, ctx: ctx.set_state(event), execute=execute
+    )
+    with kit_of(task) as kit:
+        kit.run(kit.client.task("job").send(id="a", event=1))
+        kit.run(kit.client.task("job").trigger("a"))
+        (ctx,) = kept
+        for late in (
+            ctx.set_state(2),
+            ctx.update_state(lambda state: state),
+            ctx.schedule("1 hour"),
+            ctx.cancel_schedule(),
+            ctx.terminate(),
+        ):
+            with pytest.raises(InvalidStateError, match="has ended"):
+                kit.run(late)
+        assert kit.run(kit.client.task("job").get_state("a")).state == 1
+
+
+def test_a_replaced_schedule_stays_replaced_after_a_crash_in_a_trigger() -> None:
+    """What was scheduled before a trigger is gone once an event schedules something else."""
+    runs: list[timedelta] = []
+
+    @Effect.gen
+    def execute(ctx: TaskExecuteContext[int]) -> Do[None]:
+        runs.append(kit.now - NOON)
+        if len(runs) == 1:
+            yield from Effect.sleep("1 second")  # the process dies here
+        if len(runs) == 2:
+            raise Wordless
+
+    task = Task.make(
+        state_schema=int,
+        event_schema=str,
+        on_event=lambda event, ctx: ctx.schedule(event),
+        execute=execute,
+        retry=Retry(3, delay="5 minutes", jitter=False),
+    )
+    with kit_of(task) as kit:
+        kit.run(kit.client.task("job").send(id="a", event="1 hour"))
+        kit.run(kit.client.task("job").trigger("a").fork_detach())
+        kit.restart()
+        kit.advance("1 second")
+        kit.run(kit.client.task("job").send(id="a", event="10 minutes"))
+        kit.advance("3 hours")
+        assert runs == [timedelta(0), timedelta(0), timedelta(minutes=10, seconds=1)]
