@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from durable_effect_jobs.cli.commands import run
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Terminal:
-    """A terminal in an empty directory."""
-    return Terminal(tmp_path)
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    """A terminal in an empty directory; Ctrl-C works on it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it,
+    yield Terminal(tmp_path)  # and what is started would inherit that
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
