@@ -29,6 +29,7 @@ from durable_effect_jobs.services import missing_services
 from durable_effect_jobs.step import Job, Limits
 from durable_effect_jobs.storage import Storage
 from durable_effect_jobs.storage.open import open_storage
+from durable_effect_jobs.telemetry import start_sender
 from durable_effect_jobs.tracker import Tracker
 
 __all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
@@ -51,7 +52,7 @@ class DurableJobs(Generic[E]):
 
         ``storage`` is ``sqlite:///file.db``, ``memory://`` or a :class:`Storage`. With ``alarms=False`` this
         process only calls: alarms that its calls set to now run within them, all others wait for a process
-        that runs alarms.
+        that runs alarms. Telemetry is sent by the processes that run alarms.
         """
         return Connection(self.open(storage, alarms=alarms))
 
@@ -74,8 +75,18 @@ class DurableJobs(Generic[E]):
     ) -> Do[JobsClient, Any, Need[Scope]]:
         services = yield from self.services.build()
         storage = yield from opened
+        if alarms and self.tracker is not None and self.tracker.endpoint is not None:
+            yield from _send_telemetry(storage, self.tracker, self.tracker.endpoint)
         engine = yield from start_engine(self.registry, storage, services, alarms=alarms, polls=True)
         return JobsClient(engine)
+
+
+@Effect.gen
+def _send_telemetry(storage: Storage, tracker: Tracker, endpoint: str) -> Do[None, Never, Need[Scope]]:
+    from durable_effect_jobs.telemetry.http import HttpSink  # needs the extra `http`
+
+    sink = yield from HttpSink.open(tracker, endpoint)
+    yield from start_sender(storage, sink, tracker.batch_size)
 
 
 @Effect.gen
