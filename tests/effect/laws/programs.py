@@ -82,22 +82,14 @@ LEAVES: dict[str, Any] = {
 }
 """How an operation without parts is drawn."""
 
-NODES: dict[str, Callable[[Any], Any]] = {
-    "map": lambda p: st.tuples(st.just("map"), p, names),
-    "provide": lambda p: st.tuples(st.just("provide"), names, p),
-    "acquire": lambda p: st.tuples(st.just("acquire"), p, names, p),
-    "timeout": lambda p: st.tuples(st.just("timeout"), spans, p),
-    "all": lambda p: st.tuples(st.just("all"), st.lists(p, max_size=3).map(tuple), st.integers(1, 3)),
-    **{
-        name: lambda p, name=name: st.tuples(st.just(name), p)
-        for name in ("exit", "map error", "or die", "mask", "window", "scoped")
-    },
-    **{
-        name: lambda p, name=name: st.tuples(st.just(name), p, p)
-        for name in ("then", "catch", "cause", "try", "finally", "ensuring", "restore", "fork", "race")
-    },
+NODES = {
+    **dict.fromkeys(["exit", "map error", "or die", "mask", "window", "scoped"], 1),
+    **dict.fromkeys(["map", "provide", "timeout"], 1),
+    **dict.fromkeys(["then", "catch", "cause", "try", "finally", "ensuring", "restore", "fork", "race"], 2),
+    "acquire": 2,
+    "all": 3,
 }
-"""How an operation is drawn, from how its parts are."""
+"""How many parts an operation has."""
 
 SEQUENTIAL = "succeed fail die log ask give_up map then catch cause exit map_error or_die try provide"
 FINAL = f"{SEQUENTIAL} ensuring finally scoped acquire mask window restore yield sleep"
@@ -105,23 +97,68 @@ FORKING = f"{FINAL} fork join await interrupt never"
 WIDE = f"{FORKING} all race timeout"
 
 
-def programs(operations: str, size: int) -> st.SearchStrategy[Program]:
-    """Programs of about `size` operations, out of these."""
+@st.composite
+def programs(draw: st.DrawFn, operations: str, size: int) -> Program:
+    """Programs of up to `size` operations, out of these."""
     chosen = [name.replace("_", " ") for name in operations.split()]
-    leaves = st.one_of(*(LEAVES[name] for name in chosen if name in LEAVES))
-    nodes = [NODES[name] for name in chosen if name in NODES]
-    return st.recursive(leaves, lambda p: st.one_of(*(node(p) for node in nodes)), max_leaves=size).map(
-        lambda program: ("scoped", program)
-    )
+    leaves = [name for name in chosen if name in LEAVES]
+    nodes = [name for name in chosen if name in NODES]
+    any_leaf, anything = st.sampled_from(leaves), st.sampled_from([*leaves, *nodes * 3])
+
+    def part(budget: int) -> Program:
+        name = draw(any_leaf if budget < 2 else anything)
+        if name in LEAVES:
+            leaf: Program = draw(LEAVES[name])
+            return leaf
+        parts: list[Program] = []
+        left = budget - 1
+        for others in reversed(range(NODES[name])):
+            share = draw(st.integers(0, left)) if others else left
+            parts.append(part(share))
+            left -= share
+        return _put_together(draw, name, parts)
+
+    return "scoped", part(size)
+
+
+def _put_together(draw: st.DrawFn, name: str, parts: list[Program]) -> Program:
+    match name:
+        case "map":
+            return name, *parts, draw(names)
+        case "provide":
+            return name, draw(names), *parts
+        case "acquire":
+            return name, parts[0], draw(names), parts[1]
+        case "timeout":
+            return name, draw(spans), *parts
+        case "all":
+            return name, tuple(parts[: draw(indexes)]), draw(st.integers(1, 3))
+        case _:
+            return name, *parts
+
+
+@st.composite
+def called_off(draw: st.DrawFn, operations: str, size: int) -> Program:
+    """Programs that run in a child, which is interrupted at some moment."""
+    program, span, turns = draw(programs(operations, size)), draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    moment: Program = ("sleep", span) if span else ("succeed", 0)
+    for _ in range(turns):
+        moment = ("then", moment, ("yield",))
+    return "fork", program, ("then", moment, ("then", ("interrupt", 1), ("await", 1)))
 
 
 # ---- making effects ----------------------------------------------------------------------------------------
 
 
 class Builder:
-    """Makes an effect of a program; `log` is what it writes when it runs."""
+    """Makes an effect of a program; `log` is what it writes when it runs.
 
-    def __init__(self, style: str) -> None:
+    Do-blocks directly inside each other are one Python generator: what a `finally` raises during an interruption
+    is an exception like any other to the `try` around it. With `apart` every `try` stands alone.
+    """
+
+    def __init__(self, style: str, apart: bool) -> None:
+        self.apart = apart
         self.log: list[Any] = []
         self.first = 0
         self._blocks = {PLAIN: cycle([False]), BLOCKS: cycle([True]), MIXED: cycle([True, False])}[style]
@@ -147,7 +184,7 @@ class Builder:
         if as_block is not None and next(self._blocks):
             make = as_block
         effect: AnyEffect = make(fibers, *parts)
-        return effect
+        return effect.map(lambda value: value) if self.apart and name in ("try", "finally") else effect
 
     def _succeed(self, fibers: Any, value: Any) -> AnyEffect:
         return Effect.succeed(value)
@@ -333,9 +370,9 @@ def _reason(reason: Any, first: int) -> tuple[str, Any]:
             return "interrupt", reason.fiber_id - first
 
 
-def observe(program: Program, style: str) -> tuple[Any, list[Any], float]:
+def observe(program: Program, style: str, apart: bool = True) -> tuple[Any, list[Any], float]:
     """Run a program: how it ends, what it wrote, and how many seconds passed."""
-    builder = Builder(style)
+    builder = Builder(style, apart)
     with TestRuntime(NEW_YEAR) as world:
         try:
             end = plain(world.run_exit(builder.main(program)), builder.first)

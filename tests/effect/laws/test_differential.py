@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from programs import BLOCKS, FINAL, FORKING, MIXED, PLAIN, SEQUENTIAL, WIDE, observe, programs
+from programs import BLOCKS, FINAL, FORKING, MIXED, PLAIN, SEQUENTIAL, WIDE, called_off, observe, programs
 from wide_reference import WideReference
 
 styles = pytest.mark.parametrize("style", [PLAIN, BLOCKS, MIXED])
@@ -22,31 +22,39 @@ def expected(program: Any) -> tuple[Any, list[Any], float]:
 
 @styles
 @settings(max_examples=150)
-@given(program=programs(SEQUENTIAL, 12))
+@given(program=programs(SEQUENTIAL, 20))
 def test_sequences_and_handlers(style: str, program: Any) -> None:
     """Values, errors, defects and handlers, in one fiber that never waits."""
+    assert observe(program, style, apart=False) == expected(program)
+
+
+@styles
+@settings(max_examples=150)
+@given(program=programs(FINAL, 20))
+def test_finalizers_scopes_and_masks(style: str, program: Any) -> None:
+    """What runs at the end, in which order, and what becomes of its failures."""
+    assert observe(program, style, apart=False) == expected(program)
+
+
+@styles
+@settings(max_examples=150)
+@given(program=called_off(FINAL, 20))
+def test_one_fiber_called_off(style: str, program: Any) -> None:
+    """A fiber that is interrupted somewhere: what still runs, and how it ends."""
     assert observe(program, style) == expected(program)
 
 
 @styles
 @settings(max_examples=150)
-@given(program=programs(FINAL, 14))
-def test_finalizers_scopes_and_masks(style: str, program: Any) -> None:
-    """What runs at the end, in which order, and what becomes of its failures."""
-    assert observe(program, style) == expected(program)
-
-
-@styles
-@settings(max_examples=250)
-@given(program=programs(FORKING, 18))
+@given(program=programs(FORKING, 25))
 def test_fibers_and_interruption(style: str, program: Any) -> None:
     """Fibers that wait for, join and interrupt each other, themselves and those who started them."""
     assert observe(program, style) == expected(program)
 
 
 @styles
-@settings(max_examples=250)
-@given(program=programs(WIDE, 18))
+@settings(max_examples=150)
+@given(program=programs(WIDE, 25) | called_off(WIDE, 25))
 def test_many_at_once(style: str, program: Any) -> None:
     """Races, time limits and bounded crowds inside of everything else."""
     assert observe(program, style) == expected(program)

@@ -10,10 +10,15 @@ def changed(end, change):
 
 
 def why(ends):
-    """Raise what went wrong; that some were called off because others failed is no reason of its own."""
+    """What went wrong; that some were called off because others failed is no reason of its own."""
     cause = combine(*(end[1] for end in ends if end[0] == "bad"))
     real = tuple(reason for reason in cause if reason[0] != "interrupt")
-    value_of(("bad", real or cause) if cause else ("ok", None))
+    return ("bad", real or cause) if cause else ("ok", None)
+
+
+def first_success(ends):
+    """How a race ends, as soon as that is known."""
+    return ends[-1] if ends[-1][0] == "ok" else why(ends) if len(ends) == 2 else None
 
 
 class WideReference(Reference):
@@ -84,21 +89,18 @@ class WideReference(Reference):
                         values[index] = yield from self.go(thread, part, around)
 
                 count = min(at_once, len(parts))
-                yield from self.together(
-                    me, [work] * count, lambda ends: len(ends) == count or ends[-1][0] == "bad", why
-                )
+
+                def all_or_none(ends):
+                    return ("ok", None) if len(ends) == count or ends[-1][0] == "bad" else None
+
+                yield from self.together(me, [work] * count, all_or_none, lambda ends: value_of(why(ends)))
                 return tuple(values[index] for index in range(len(parts)))
             case "race", p, q:
-                ends = yield from self.together(
-                    me, [child(p), child(q)], lambda ends: len(ends) == 2 or ends[-1][0] == "ok", lambda _: None
-                )
-                winners = [end for end in ends if end[0] == "ok"]
-                return winners[0][1] if winners else why(ends)
+                return (yield from self.together(me, [child(p), child(q)], first_success, lambda _: None))
             case "timeout", span, p:
                 timer = ("map", ("window", ("sleep", span)), "late")
                 both = [child(("map", p, "in time")), child(timer)]
-                ends = yield from self.together(me, both, bool, lambda _: None)
-                value, when = value_of(ends[0])
+                value, when = yield from self.together(me, both, lambda ends: ends[0], lambda _: None)
                 return value if when == "in time" else value_of(("bad", (("fail", "timeout"),)))
 
     def restored(self, me, first, allowed, second):
@@ -121,12 +123,18 @@ class WideReference(Reference):
             cause = combine(cause, last[1] if last[0] == "bad" else ())
         value_of(("bad", cause) if cause else ("ok", None))
 
-    def together(self, me, bodies, enough, check):
+    def together(self, me, bodies, decide, check):
         threads, ends = [self.start(me, body) for body in bodies], []
 
         def watch(go):
+            def ended(end):
+                ends.append(end)
+                decision = decide(ends)
+                if decision:
+                    go(decision)
+
             for thread in threads:
-                thread.watchers.append(lambda end: (ends.append(end), enough(ends) and go()))
+                thread.watchers.append(ended)
             if not threads:
                 go()
 
@@ -134,5 +142,4 @@ class WideReference(Reference):
             yield from self.interrupt(me, threads)
             check(ends)
 
-        yield from self.finalized(me, self.wait(me, watch), stop)
-        return ends
+        return (yield from self.finalized(me, self.wait(me, watch), stop))
