@@ -311,7 +311,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
         now = yield from Clock.now()
         match ended:
             case Finished():
-                return self._executed(before, turn, run, draft, state, now)
+                return self._executed(before, turn, run, draft, now)
             case Terminated(reason):
                 fact = turn.fact(JobTerminated, run_count=run.number, reason=reason)
                 return Step(before=before, after=None, events=(fact,), fired=Fired(result="terminated"))
@@ -333,14 +333,14 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
         return _Run(number=before.run_count + 1, attempt=1, tick=tick, missed=missed, next_tick=coming)
 
     def _executed(
-        self, before: Instance, turn: Turn, run: _Run, draft: Draft[S_co], state: Any, now: datetime
+        self, before: Instance, turn: Turn, run: _Run, draft: Draft[S_co], now: datetime
     ) -> Step:
         fact = turn.fact(
             JobExecuted,
             run_count=run.number,
             duration_ms=(now - turn.now) / timedelta(milliseconds=1),
             attempt=run.attempt,
-            pre_execution_state=self.codec.plain(state) if turn.include_state else None,
+            pre_execution_state=turn.shown(before.state),
         )
         after = before.evolve(**_until_next(run), state=draft.encoded, last_error=None)
         return Step(before=before, after=after, events=(fact,), fired=Fired(result="done"))
@@ -402,7 +402,7 @@ class Start(Command[StartResult]):
         if not job.start_immediately:
             first = yield from checked(lambda: _next_tick(job.schedule, turn.now))
         incarnation = yield from Random.uuid7()
-        fact = turn.fact(JobStarted, input=job.codec.plain(state) if turn.include_state else None)
+        fact = turn.fact(JobStarted, input=turn.shown(encoded))
         after = Instance(
             key=turn.key,
             incarnation=incarnation.hex,

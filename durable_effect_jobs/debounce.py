@@ -255,15 +255,15 @@ class DebounceJob(Job[E_co, R_co], Generic[I_co, S_co, E_co, R_co]):
         if isinstance(ended, Failed):
             roll = yield from Random.uniform(-1.0, 1.0)
             return self._failed(before, turn, number, ended, now, roll)
-        return self._flushed(before, turn, number, state, now)
+        return self._flushed(before, turn, number, now)
 
-    def _flushed(self, before: Instance, turn: Turn, number: int, state: Any, now: datetime) -> Step:
+    def _flushed(self, before: Instance, turn: Turn, number: int, now: datetime) -> Step:
         executed = turn.fact(
             JobExecuted,
             run_count=_number(before, number),
             duration_ms=(now - turn.now) / timedelta(milliseconds=1),
             attempt=number,
-            pre_execution_state=self.codec.plain(state) if turn.include_state else None,
+            pre_execution_state=turn.shown(before.state),
         )
         reason = _flush_reason(before)
         flushed = turn.fact(

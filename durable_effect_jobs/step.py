@@ -121,6 +121,12 @@ class Turn:
             **fields,
         )
 
+    def shown(self, state: bytes | None) -> Any:
+        """A stored state as events carry it, if they do: the stored one, since handlers may change theirs."""
+        if state is None or not self.include_state:
+            return None
+        return from_json_bytes(state, max_bytes=len(state), max_depth=MAX_STATE_DEPTH)
+
 
 @attrs.frozen(kw_only=True)
 class Fired:
@@ -277,10 +283,6 @@ class Codec(Generic[S]):
             return self.schema.decode_sync(stored)
         except SchemaError as error:
             raise ValidationError.of(error) from None
-
-    def plain(self, value: S) -> Any:
-        """The encoded form, for telemetry."""
-        return self.schema.encode_sync(value)
 
 
 def park(before: Instance, turn: Turn, error: ValidationError | SchedulerError) -> Step:

@@ -392,7 +392,7 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
             run_count=count,
             duration_ms=(now - turn.now) / timedelta(milliseconds=1),
             attempt=before.failed_attempts + 1,
-            pre_execution_state=self._plain(state) if turn.include_state else None,
+            pre_execution_state=turn.shown(before.state),
         )
         if isinstance(ended, Terminated):
             gone = turn.fact(JobTerminated, run_count=count, reason=ended.reason)
@@ -438,9 +438,6 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
         fired = Fired(result="failed", error=execution_error(turn, failed))
         return Step(before=before, after=after, events=(fact,), fired=fired)
 
-    def _plain(self, state: Any) -> Any:
-        return None if state is None else self.codec.plain(state)
-
 
 def _at(alarm: Alarm | None) -> datetime | None:
     return None if alarm is None else alarm.at
@@ -484,13 +481,14 @@ class Send(Command[SendResult]):
         self, job: TaskJob[Any, Any, Any, Any], before: Instance | None, turn: Turn
     ) -> Do[Step, StepError, Any]:
         event = yield from checked(lambda: Codec(job.event_schema).accept(self.event))
+        shown = yield from checked(lambda: self._input(job, event, turn))
         state = yield from job.load(before)
         plan = _Plan(job.codec, turn, before, state, None if before is None else before.alarm)
         context = TaskEventContext(plan, turn, before)
         ended = yield from job.call(plan, turn, "onEvent", lambda: job.on_event(event, context))
         if isinstance(ended, Failed):
             return (yield from Effect.fail(execution_error(turn, ended)))
-        born = () if before else (turn.fact(JobStarted, input=self._input(job, event, turn)),)
+        born = () if before else (turn.fact(JobStarted, input=shown),)
         if isinstance(ended, Terminated):
             count = 0 if before is None else before.execute_count
             gone = turn.fact(JobTerminated, run_count=count, reason=ended.reason)
@@ -511,7 +509,8 @@ class Send(Command[SendResult]):
         return Step(before=before, after=after, events=events, mark=self._mark(turn))
 
     def _input(self, job: TaskJob[Any, Any, Any, Any], event: Any, turn: Turn) -> Any:
-        return job.event_schema.encode_sync(event) if turn.include_state else None
+        """The event as it came: its handler may change it in place."""
+        return turn.shown(Codec(job.event_schema).encode(event, turn.limits)) if turn.include_state else None
 
     def _mark(self, turn: Turn) -> Mark | None:
         return None if self.event_id is None else Mark(self.event_id, turn.now + turn.limits.event_id_window)

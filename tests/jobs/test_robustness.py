@@ -21,6 +21,7 @@ from durable_effect_jobs import (
     Limits,
     Retry,
     Task,
+    TaskEventContext,
     TaskExecuteContext,
     Tracker,
     create_durable_jobs,
@@ -235,6 +236,39 @@ def test_a_factory_that_makes_no_state_is_told_to_its_caller() -> None:
         with pytest.raises(ValidationError):
             kit.run(kit.client.debounce("job").add(id="a", event="a"))
         assert kit.run(kit.client.debounce("job").status("a")).status == "not_found"
+
+
+@pytest.mark.parametrize("spoil", [None, object()])
+def test_events_show_the_state_before_the_run(spoil: Any) -> None:
+    """A handler that changes the state it was given in place does not change what is told of it."""
+
+    @Effect.gen
+    def execute(ctx: ContinuousContext[dict[str, Any]]) -> Do[None]:
+        state = yield from ctx.state
+        state["spoilt"] = spoil
+
+    job = hourly(execute, dict[str, int])
+    with kit_of(job, tracker=Tracker(include_state=True)) as kit:
+        kit.run(kit.client.continuous("job").start(id="a", input={"n": 1}))
+        kit.advance("1 hour")
+        executed = [event for event in kit.events if event.type == "job.executed"]
+        assert [event.pre_execution_state for event in executed] == [{"n": 1}]
+        assert kit.run(kit.client.continuous("job").get_state("a")).state == {"n": 1}
+
+
+def test_events_show_the_input_as_it_came() -> None:
+    """A handler that changes its event in place does not change what is told of it."""
+
+    def on_event(event: dict[str, Any], ctx: TaskEventContext[int]) -> Effect[None]:
+        event["spoilt"] = object()
+        return Effect.void
+
+    task = Task.make(
+        state_schema=int, event_schema=dict[str, int], on_event=on_event, execute=lambda ctx: Effect.void
+    )
+    with kit_of(task, tracker=Tracker(include_state=True)) as kit:
+        kit.run(kit.client.task("job").send(id="a", event={"n": 1}))
+        assert kit.events[0].input == {"n": 1}
 
 
 # -- handlers ---------------------------------------------------------------------------------------
