@@ -144,13 +144,18 @@ class Cause(Generic[E]):
 
     def combine(self, other: Cause[E2]) -> Cause[E | E2]:
         """Join two causes, without repetitions. Defects win: next to one, typed errors are defects too."""
-        if not self.reasons:
-            return other
-        reasons: dict[Fail[E | E2] | Die | Interrupt, None] = dict.fromkeys(self.reasons)
-        reasons.update(dict.fromkeys(other.reasons))
+        return Cause.combine_all((self, other))
+
+    @staticmethod
+    def combine_all(causes: Iterable[Cause[A1]]) -> Cause[A1]:
+        """Join any number of causes, as `combine` does two."""
+        some = [cause for cause in causes if cause.reasons]
+        if len(some) == 1:
+            return some[0]
+        reasons = [reason for cause in some for reason in cause.reasons]
         if any(isinstance(reason, Die) for reason in reasons):
-            reasons = dict.fromkeys(Die(as_exception(r.error)) if isinstance(r, Fail) else r for r in reasons)
-        return Cause(reasons)
+            reasons = [Die(as_exception(r.error)) if isinstance(r, Fail) else r for r in reasons]
+        return Cause(_once_each(reasons))
 
     def map(self, f: Callable[[E], E2]) -> Cause[E2]:
         """Change the typed errors; defects and interruptions stay."""
@@ -220,6 +225,17 @@ def _told(reason: Fail[Any] | Die | Interrupt) -> str:
             return "interrupted"
         case Interrupt(fiber_id):
             return f"interrupted by fiber {fiber_id}"
+
+
+def _once_each(reasons: list[A1]) -> Iterable[A1]:
+    try:
+        return dict.fromkeys(reasons)
+    except TypeError:  # an error that cannot be hashed
+        once: list[A1] = []
+        for reason in reasons:
+            if reason not in once:
+                once.append(reason)
+        return once
 
 
 def as_exception(error: object) -> BaseException:
@@ -349,8 +365,5 @@ Exit = TypeAliasType("Exit", Success[_ExitA] | Failure[_ExitE], type_params=(_Ex
 
 def all_void(exits: Iterable[Success[Any] | Failure[E2]]) -> Success[None] | Failure[E2]:
     """Answer `Success(None)` if all ended well; else one failure with the causes of all that did not."""
-    cause: Cause[E2] = Cause()
-    for outcome in exits:
-        if isinstance(outcome, Failure):
-            cause = cause.combine(outcome.cause)
+    cause = Cause.combine_all(outcome.cause for outcome in exits if isinstance(outcome, Failure))
     return Failure(cause) if cause.reasons else Success(None)
