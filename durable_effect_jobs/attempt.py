@@ -120,6 +120,11 @@ class Failed:
     raised: bool
 
     @property
+    def defect(self) -> BaseException | None:
+        """The exception that nobody promised to handle, if it was one."""
+        return cast("BaseException", self.error) if self.raised else None
+
+    @property
     def as_argument(self) -> object:
         """What ``on_error`` is given: a typed error as it is, a raised exception as a ``Defect``."""
         return Defect(cast("BaseException", self.error)) if self.raised else self.error

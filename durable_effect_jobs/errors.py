@@ -24,6 +24,7 @@ __all__ = [
     "SchedulerError",
     "StorageError",
     "ValidationError",
+    "described",
 ]
 
 Kind = Literal["continuous", "debounce", "task"]
@@ -95,8 +96,11 @@ class ExecutionError(TypedError):
     instance_id: str
     cause: object
 
+    def __attrs_post_init__(self) -> None:
+        _show_where(self, self.cause)
+
     def __str__(self) -> str:
-        return f"{self.instance_id} failed: {type(self.cause).__name__}: {self.cause}"
+        return f"{self.instance_id} failed: {described(type(self.cause).__name__, str(self.cause))}"
 
 
 @attrs.frozen
@@ -116,6 +120,9 @@ class StorageError(TypedError):
     operation: str
     cause: object
 
+    def __attrs_post_init__(self) -> None:
+        _show_where(self, self.cause)
+
     def __str__(self) -> str:
         return f"storage could not {self.operation}: {self.cause}"
 
@@ -129,3 +136,14 @@ class SchedulerError(TypedError):
 
     def __str__(self) -> str:
         return f"scheduler could not {self.operation}: {self.cause}"
+
+
+def described(type_name: str, message: str) -> str:
+    """``ValueError: no good``; an error without a message is its type alone."""
+    return f"{type_name}: {message}" if message else type_name
+
+
+def _show_where(error: TypedError, cause: object) -> None:
+    """Tracebacks go on to where the cause was raised."""
+    if isinstance(cause, BaseException):
+        error.__cause__ = cause

@@ -61,7 +61,7 @@ def after_failure(
     carried = {**counted, "last_error": failure, "undecodable_count": 0, "stopped": False}
     if retry is None or verdict is None:
         after = before.evolve(**{**carried, **SETTLED, **resting})
-        fired = Fired(result="failed", error=execution_error(turn, failed))
+        fired = Fired(result="failed", error=execution_error(turn, failed), defect=failed.defect)
         return Step(before=before, after=after, events=(fact,), fired=fired)
     if isinstance(verdict, Again):
         after = before.evolve(
@@ -70,17 +70,19 @@ def after_failure(
             failed_attempts=attempt,
             first_attempt_at=first,
         )
-        return Step(before=before, after=after, events=(fact,), fired=Fired(result="retrying"))
+        fired = Fired(result="retrying", defect=failed.defect)
+        return Step(before=before, after=after, events=(fact,), fired=fired)
     stopped = before.evolve(**{**carried, **SETTLED, "alarm": None, "pending": None, "stopped": True})
     exhausted = turn.fact(JobRetryExhausted, attempts=attempt, reason=verdict.reason)
     if retry.on_exhausted == "stop":
-        return Step(before=before, after=stopped, events=(fact, exhausted), fired=Fired(result="stopped"))
+        fired = Fired(result="stopped", defect=failed.defect)
+        return Step(before=before, after=stopped, events=(fact, exhausted), fired=fired)
     return Step(
         before=before,
         after=None,
         events=(fact, exhausted, turn.fact(JobTerminated, run_count=number, reason="retry exhausted")),
         dead_letter=_dead_letter(stopped, turn, verdict),
-        fired=Fired(result="exhausted"),
+        fired=Fired(result="exhausted", defect=failed.defect),
     )
 
 

@@ -28,6 +28,7 @@ from durable_effect_jobs.errors import (
     InvalidStateError,
     JobNotFoundError,
     StorageError,
+    described,
 )
 from durable_effect_jobs.instance import Commit, Instance, Key, text_problem
 from durable_effect_jobs.registry import Registry
@@ -232,13 +233,14 @@ def _report(job: Job[Any, Any], before: Instance, fired: Fired, step: Step) -> N
     error = None if step.after is None else step.after.last_error
     if error is None and step.dead_letter is not None:
         error = step.dead_letter.instance.last_error
-    detail = "" if error is None or fired.result == "done" else f": {error.type}: {error.message}"
+    detail = "" if error is None or fired.result == "done" else f": {described(error.type, error.message)}"
     job_logger(before.key.kind, before.key.job).log(
         level,
         "%s %s%s",
         before.key.instance_id,
         text,
         detail,
+        exc_info=fired.defect,
         extra={"instance_id": before.key.instance_id, "run_count": step.run_count, "result": fired.result},
     )
 

@@ -135,6 +135,8 @@ class Fired:
     result: Literal["done", "failed", "retrying", "exhausted", "stopped", "terminated", "parked"]
     error: StepError | None = None
     """What the caller's own run fails with once the step is committed."""
+    defect: BaseException | None = None
+    """What the handler raised: the log shows where."""
 
 
 @attrs.frozen(kw_only=True)

@@ -435,7 +435,7 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
             JobFailed, error=failure, run_count=before.execute_count + 1, attempt=1, will_retry=False
         )
         after = before.evolve(**counted, **SETTLED, alarm=before.pending, pending=None, last_error=failure)
-        fired = Fired(result="failed", error=execution_error(turn, failed))
+        fired = Fired(result="failed", error=execution_error(turn, failed), defect=failed.defect)
         return Step(before=before, after=after, events=(fact,), fired=fired)
 
 

@@ -152,6 +152,24 @@ def test_an_error_says_what_happened(error: TypedError, fields: dict[str, Any]) 
     assert copy.copy(error) == error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ExecutionError(kind="task", job="mail", instance_id="task:mail:1", cause=CAUSE),
+        StorageError(operation="commit", cause=CAUSE),
+    ],
+)
+def test_the_traceback_of_an_error_goes_on_to_its_cause(error: TypedError) -> None:
+    """Whoever sees the error sees where its cause was raised."""
+    assert error.__cause__ is CAUSE
+
+
+def test_a_cause_without_a_message_is_named_by_its_type() -> None:
+    """Nothing follows a colon that would have nothing behind it."""
+    error = ExecutionError(kind="task", job="mail", instance_id="task:mail:1", cause=KeyError())
+    assert str(error) == "task:mail:1 failed: KeyError"
+
+
 # -- jobs that are not there -------------------------------------------------------------------------
 
 unknown_calls = pytest.mark.parametrize(

@@ -92,6 +92,37 @@ class TestHowMuch:
         assert record.levelno == logging.ERROR
         assert "no luck" in caplog.text
 
+    @pytest.mark.parametrize("retry", [None, Retry(max_attempts=2), Retry(max_attempts=1)])
+    def test_an_exception_is_told_with_the_place_where_it_was_raised(
+        self, caplog: pytest.LogCaptureFixture, retry: Retry | None
+    ) -> None:
+        """The record of a raised exception has its traceback, whatever follows."""
+
+        def divide(ctx: ContinuousContext[int]) -> Effect[None]:
+            return Effect.sync(lambda: print(1 // 0))
+
+        with worker(divide, retry=retry) as kit:
+            kit.run_exit(kit.client.continuous("worker").start(id="u1", input=1))
+        (record,) = told(caplog)
+        assert record.exc_info is not None
+        assert "print(1 // 0)" in caplog.text
+
+    def test_a_typed_error_is_told_without_a_traceback(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A typed error is expected, so a line is enough."""
+        run_once(worker(lambda ctx: Effect.fail(Boom("no luck"))), state=-1)
+        (record,) = told(caplog)
+        assert record.exc_info is None
+
+    def test_an_error_without_a_message_is_its_type(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Nothing follows a colon that would have nothing behind it."""
+
+        class Silent(TypedError):
+            pass
+
+        run_once(worker(lambda ctx: Effect.fail(Silent())), state=-1)
+        (record,) = told(caplog)
+        assert record.getMessage() == "continuous:worker:u1 failed: Silent"
+
     def test_by_default_a_handler_is_heard_from_error_on(self, caplog: pytest.LogCaptureFixture) -> None:
         """Of a handler's own words only errors come through by default."""
         run_once(worker())
