@@ -42,6 +42,12 @@ IDS = 1_000
 """How many instances "many ids" are."""
 
 CALLERS = 32
+ALONE = 100
+"""Calls of one caller in a round, and transactions of one row."""
+
+TOGETHER = 640
+"""Calls of many callers in a round."""
+
 BACKLOG = 2_000
 AT_A_TIME = 100
 """Alarms that an engine runs at the same time."""
@@ -168,8 +174,11 @@ def many_ids() -> Iterator[str]:
 
 
 def new_ids() -> Iterator[str]:
-    """An id that was not there before, every time."""
-    return (f"new-{number}" for number in count())
+    """Ids that were never used before."""
+    return (f"new-{number}" for number in _numbers)
+
+
+_numbers = count()
 
 
 def start(client: JobsClient, its_id: str) -> Effect[object, object]:
@@ -217,7 +226,7 @@ async def rows_of_calls(wanted: Effort, directory: Path, row_bytes: int) -> list
             return [
                 row
                 for case in CASES
-                for callers, number in ((1, wanted.of(100)), (CALLERS, wanted.of(640)))
+                for callers, number in ((1, wanted.of(ALONE)), (CALLERS, wanted.of(TOGETHER)))
                 for row in await _rows_of_case(wanted, client, bare, case, case.ids(), callers, number)
             ]
 
@@ -231,7 +240,7 @@ async def _rows_of_case(
     callers: int,
     number: int,
 ) -> list[Row]:
-    baselines = _baselines(bare, case, callers, number)
+    baselines = _baselines(wanted, bare, case, callers)
     ours: Measurement = lambda: per_second(number, lambda: calls(client, case.call, ids, number, callers))  # noqa: E731
     measured = await in_turns(wanted.rounds, ours, *baselines.values())
     figure, *figures = map(median, measured)
@@ -242,17 +251,21 @@ async def _rows_of_case(
     ]
 
 
-def _baselines(bare: Bare, case: Case, callers: int, number: int) -> dict[str, Measurement]:
+def _baselines(wanted: Effort, bare: Bare, case: Case, callers: int) -> dict[str, Measurement]:
     ids = case.ids()
     if case.commits == 0:
-        return {"bare SELECT": lambda: per_second(number, lambda: bare.reads(ids, number))}
+        reads = wanted.of(TOGETHER)
+        return {"bare SELECT": lambda: per_second(reads, lambda: bare.reads(ids, reads))}
 
-    def of(together: int) -> Measurement:
-        rows = number * case.commits
-        return lambda: per_second(number, lambda: bare.transactions(ids, rows, together=together))
+    def of(calls: int, together: int) -> Measurement:
+        rows = calls * case.commits
+        return lambda: per_second(calls, lambda: bare.transactions(ids, rows, together=together))
 
     what = "bare transaction" if case.commits == 1 else f"{case.commits} bare transactions"
-    return {what: of(1)} | ({f"bare transaction of {callers} rows": of(callers)} if callers > 1 else {})
+    single = {what: of(wanted.of(ALONE), 1)}
+    if callers == 1:
+        return single
+    return single | {f"bare transaction of {callers} rows": of(wanted.of(TOGETHER), callers)}
 
 
 # ---- alarms ------------------------------------------------------------------------------------------------
@@ -299,14 +312,14 @@ class Backlog:
 
 async def rows_of_alarms(wanted: Effort, directory: Path, row_bytes: int) -> list[Row]:
     """Alarms that fell due while nobody ran them."""
-    number = wanted.of(BACKLOG)
+    number, alone = wanted.of(BACKLOG), wanted.of(ALONE)
     backlogs = (Backlog(directory / f"backlog-{n}.db", number) for n in count())
     with closing(Bare(directory / "bare-alarms.db", row_bytes)) as bare:
         ids = new_ids()
         ours, single, grouped = await in_turns(
             wanted.rounds,
             lambda: next(backlogs).fire(),
-            lambda: per_second(number, lambda: bare.transactions(ids, number, together=1)),
+            lambda: per_second(alone, lambda: bare.transactions(ids, alone, together=1)),
             lambda: per_second(number, lambda: bare.transactions(ids, number, together=AT_A_TIME)),
         )
     name = f"alarms, backlog of {number:,}"
