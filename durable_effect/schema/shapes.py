@@ -278,9 +278,12 @@ class Flags(Shape):
     def decode(self, data: Any, _: object = None, /) -> Any:
         number = INTEGER.decode(data)
         try:
-            return self._cls(number)
+            flags = self._cls(number)
         except ValueError:
-            raise Mismatch(f"expected a combination of {self.name}") from None
+            flags = None
+        if not isinstance(flags, self._cls) or flags.value != number:  # bits were dropped, as early 3.11 does
+            raise Mismatch(f"expected a combination of {self.name}")
+        return flags
 
     def encode(self, value: Any, /) -> Any:
         if not isinstance(value, self._cls):

@@ -413,7 +413,22 @@ def test_a_defaultdict_makes_missing_values() -> None:
 def test_flags_are_checked() -> None:
     """A number with bits that are no flag is refused."""
     assert paths(Schema.of(Permission), 8) == ["$"]
+    assert paths(Schema.of(Permission), -1) == ["$"]
     assert paths(Schema.of(Permission), True) == ["$"]
+
+
+@pytest.mark.parametrize("boundary", [enum.STRICT, enum.CONFORM, enum.EJECT])
+def test_flags_are_not_made_to_fit(boundary: enum.FlagBoundary) -> None:
+    """Bits are refused as well where the class itself would drop them or answer a number."""
+    switches: Any = enum.Flag("Switches", ["ON"], boundary=boundary)
+    assert paths(Schema.of(switches), 2) == ["$"]
+
+
+def test_flags_that_keep_other_bits_keep_them() -> None:
+    """Numbers that a class takes as they are come back as they were."""
+    switches: Any = enum.IntFlag("Switches", ["ON"], boundary=enum.KEEP)
+    schema: Schema[Any] = Schema.of(switches)
+    assert schema.encode_sync(schema.decode_sync(3)) == 3
 
 
 # ---- definitions that cannot be ---------------------------------------------------------------------------
