@@ -110,13 +110,11 @@ def _aware(instant: datetime) -> datetime:
 def _next_tick(schedule: Schedule, after: datetime) -> datetime:
     try:
         tick = schedule.next_after(after)
+        if tick.tzinfo is None or tick <= after:
+            raise ValueError(f"next_after({after}) answered {tick}, which is not later")
+        return tick.astimezone(UTC)
     except Exception as error:
         raise SchedulerError("work out the next tick", error) from error
-    if tick.tzinfo is None or tick <= after:
-        raise SchedulerError(
-            "work out the next tick", ValueError(f"next_after({after}) answered {tick}, which is not later")
-        )
-    return tick.astimezone(UTC)
 
 
 def _catch_up(schedule: Schedule, tick: datetime, now: datetime) -> tuple[int, datetime]:

@@ -42,7 +42,8 @@ class Engine:
     def __init__(self, registry: Registry, storage: Storage, env: Env, *, polls: bool) -> None:
         self.registry = registry
         self.storage = storage
-        self._env = env.add(Storage, storage).add(Alarms, self)
+        # An engine that a handler opens is no part of that handler.
+        self._env = env.add(Storage, storage).add(Alarms, self).add(Inside, Inside())
         self._polls = polls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._order: dict[Key, _Turnstile] = {}
@@ -79,25 +80,28 @@ class Engine:
 
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
-        return self._at_home(
-            self._hosted(
-                operation, self._in_order(key, operation, dispatch(self.registry, key, operation, command))
-            )
-        )
+        commanded = dispatch(self.registry, key, operation, command)
+        if key.problem() is None:  # or it may not even have a place in an order; it is refused below
+            commanded = self._in_order(key, operation, commanded)
+        return self._at_home(operation, self._hosted(operation, commanded))
 
     def read(
         self, key: Key, operation: str, look: Callable[[Any, Instance | None], Effect[A, StepError]]
     ) -> Effect[A, CallError]:
         """A read, answered from the last commit without waiting."""
-        return self._at_home(self._hosted(operation, inspect(self.registry, key, operation, look)))
+        return self._at_home(
+            operation, self._hosted(operation, inspect(self.registry, key, operation, look))
+        )
 
-    def _at_home(self, effect: Effect[A, E]) -> Effect[A, E]:
+    def _at_home(self, operation: str, effect: Effect[A, E]) -> Effect[A, E | InvalidStateError]:
         """Run on the loop that the engine lives on: callers in other threads have loops of their own."""
 
-        def run(fiber: Fiber[Any, Any]) -> Effect[A, E]:
+        def run(fiber: Fiber[Any, Any]) -> Effect[A, E | InvalidStateError]:
             home, here = self._loop, fiber.runtime.loop
             if home is None or home is here:
                 return effect
+            if home.is_closed():
+                return Effect.fail(_closed(operation))
             env = fiber.env
 
             async def call() -> Exit[A, E]:
@@ -115,12 +119,16 @@ class Engine:
     @Effect.gen
     def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
         inside = (yield from Effect.service_option(Inside)).value_or(Inside())
-        if self._closed and not inside.keys:  # handlers that are being waited for may still call others
-            closed = InvalidStateError("an open connection", "the connection was closed", operation)
-            return (yield from Effect.fail(closed))
-        self._calls += 1
-        hosted = effect.provide_env(self._env.add(Inside, inside))
-        return (yield from hosted.ensuring(Effect.suspend(self._call_ended)))
+
+        def begin() -> Effect[Any, Any]:
+            """Counting it and seeing to its end is one step: between two the caller could be called off."""
+            if self._closed and not inside.keys:  # handlers that are being waited for may still call others
+                return Effect.fail(_closed(operation))
+            self._calls += 1
+            hosted = effect.provide_env(self._env.add(Inside, inside))
+            return hosted.ensuring(Effect.suspend(self._call_ended))
+
+        return (yield from Effect.suspend(begin))
 
     def _call_ended(self) -> Effect[None]:
         self._calls -= 1
@@ -146,13 +154,19 @@ class Engine:
                 operation,
             )
             return (yield from Effect.fail(circle))
+        return (yield from Effect.suspend(lambda: self._enter(key, callers, effect)))
+
+    def _enter(
+        self, key: Key, callers: frozenset[Key], effect: Effect[Any, Any, Any]
+    ) -> Effect[Any, Any, Any]:
+        """Joining the queue and seeing to leaving it is one step: between two it could be called off."""
         turnstile = self._order.get(key) or self._order.setdefault(key, _Turnstile())
         turnstile.users += 1
         waiting = [self._order[caller] for caller in callers if caller in self._order]
         for caller in waiting:
             caller.waits_for.append(key)
         in_turn = turnstile.semaphore.with_permit(effect)
-        return (yield from in_turn.ensuring(Effect.sync(lambda: self._leave(key, turnstile, waiting))))
+        return in_turn.ensuring(Effect.sync(lambda: self._leave(key, turnstile, waiting)))
 
     def _leave(self, key: Key, turnstile: _Turnstile, waiting: list[_Turnstile]) -> None:
         for caller in waiting:
@@ -187,7 +201,7 @@ class Engine:
     @Effect.gen
     def _run_alarms(self) -> Do[Never, Never]:
         while True:
-            yield from self._pass().provide_env(self._env).catch_all(_rest)
+            yield from self._pass().provide_env(self._env).catch_all(_rest).catch_cause(_rest)
 
     @Effect.gen
     def _pass(self) -> Do[None, StorageError, Any]:
@@ -262,13 +276,27 @@ class Engine:
             self._idle = yield from Deferred.make()
             idle = self._idle.await_().interruptible()  # or the limit would not be one: this is a finalizer
             yield from idle.timeout_option(self.registry.limits.drain_timeout)
-        for fiber in list(self._running.values()):
-            yield from fiber.interrupt()
+        yield from self._interrupt(self.running)
+
+    @Effect.gen
+    def _interrupt(self, runs: tuple[Fiber[Any, Any], ...]) -> Do[None]:
+        """Call runs off, all at once. One that will not end cannot keep the connection from closing."""
+        for run in runs:
+            yield from run.interrupt_fork()
+        ended = Effect.for_each(runs, lambda run: run.await_(), discard=True).interruptible()
+        yield from ended.timeout_option(self.registry.limits.drain_timeout)
+        left = sum(run.exit is None for run in runs)
+        if left:
+            _logger.error("%d handlers cannot be interrupted: the connection closes without them", left)
 
     def _signal_idle(self) -> Effect[None]:
         if self._idle is None or self._running or self._calls:
             return Effect.void
         return self._idle.succeed(None).as_void()
+
+
+def _closed(operation: str) -> InvalidStateError:
+    return InvalidStateError("an open connection", "the connection was closed", operation)
 
 
 @attrs.define(eq=False)

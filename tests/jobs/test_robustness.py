@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from durable_effect_jobs import (
 )
 from durable_effect_jobs.errors import (
     InvalidStateError,
+    SchedulerError,
     ValidationError,
 )
 from durable_effect_jobs.storage.sqlite import SqliteStorage
@@ -378,3 +380,160 @@ def test_a_replaced_schedule_stays_replaced_after_a_crash_in_a_trigger() -> None
         kit.run(kit.client.task("job").send(id="a", event="10 minutes"))
         kit.advance("3 hours")
         assert runs == [timedelta(0), timedelta(0), timedelta(minutes=10, seconds=1)]
+
+
+# -- the engine -------------------------------------------------------------------------------------
+
+
+def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a scene on an event loop of its own, in a thread, and give it up when it hangs."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(scene())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the scene hangs"
+    if failed:
+        raise failed[0]
+
+
+def test_a_handler_that_will_not_end_does_not_keep_the_connection_open() -> None:
+    """A run that swallows its cancellation is left behind when the drain timeout is over."""
+    released = threading.Event()
+
+    @Effect.gen
+    def execute(ctx: ContinuousContext[int]) -> Do[None]:
+        begun = asyncio.Event()
+
+        async def stubborn() -> None:
+            begun.set()
+            while not released.is_set():
+                try:
+                    await asyncio.to_thread(released.wait)
+                except asyncio.CancelledError:
+                    continue
+
+        running.set()
+        yield from Effect.from_async(stubborn)
+
+    running = threading.Event()
+    job = hourly(execute, schedule=Continuous.every("10 ms"))
+    jobs = create_durable_jobs({"job": job}, limits=Limits(drain_timeout="50 ms"))
+
+    async def scene() -> None:
+        try:
+            async with jobs.connect("memory://") as client:
+                await client.continuous("job").start(id="a", input=0)
+                await asyncio.to_thread(running.wait)
+        finally:
+            released.set()
+
+    play(scene)
+
+
+def test_a_client_whose_loop_is_gone_says_that_its_connection_was_closed() -> None:
+    """A client that is kept beyond `asyncio.run` fails like any other whose connection was closed."""
+    jobs = create_durable_jobs({"job": hourly(lambda ctx: Effect.void)})
+    kept: list[JobsClient] = []
+
+    async def first() -> None:
+        async with jobs.connect("memory://") as client:
+            kept.append(client)
+
+    async def second() -> None:
+        with pytest.raises(InvalidStateError, match="was closed"):
+            await kept[0].continuous("job").start(id="a", input=0)
+        with pytest.raises(InvalidStateError, match="was closed"):
+            await kept[0].continuous("job").status("a")
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
+@pytest.mark.parametrize("bad", [[], {}, None, 7, b"a", ("a",)])
+def test_an_id_of_any_other_type_is_refused(bad: Any) -> None:
+    """Even what cannot be a key of anything is refused as an id that is not valid."""
+    with kit_of(hourly(lambda ctx: Effect.void)) as kit:
+        client = kit.client.continuous("job")
+        calls = client.start(id=bad, input=0), client.trigger(bad), client.terminate(bad), client.status(bad)
+        for call in calls:
+            with pytest.raises(ValidationError, match="expected text"):
+                kit.run(call)
+
+
+@pytest.mark.parametrize("answer", [None, "tomorrow", NOON.replace(tzinfo=None), NOON])
+def test_a_schedule_that_answers_nonsense_is_told_to_the_caller(answer: Any) -> None:
+    """Whatever a schedule answers instead of a later instant, `start` fails and nothing is left."""
+
+    class Own:
+        def next_after(self, after: datetime) -> datetime:
+            return answer
+
+    with kit_of(hourly(lambda ctx: Effect.void, schedule=Own())) as kit:
+        with pytest.raises(SchedulerError):
+            kit.run(kit.client.continuous("job").start(id="a", input=0))
+        assert kit.run(kit.client.continuous("job").status("a")).status == "not_found"
+
+
+def test_a_call_can_be_called_off_at_any_moment() -> None:
+    """Wherever a caller gives up, its instance stays free for the next and nothing is kept of the call."""
+    task = Task.make(
+        state_schema=int,
+        event_schema=int,
+        on_event=lambda event, ctx: ctx.update_state(lambda state: state + 1),
+        execute=lambda ctx: Effect.void,
+    )
+
+    @Effect.gen
+    def steps(number: int) -> Do[None]:
+        for _ in range(number):
+            yield from Effect.suspend(lambda: Effect.void).flat_map(lambda _: Effect.void)
+
+    @Effect.gen
+    def given_up(client: Any, number: int) -> Do[None, Any]:
+        # A fiber lets others go on after a certain number of steps; each number puts that moment elsewhere.
+        fiber = yield from steps(number).and_then(client.send(id="a", event=1)).fork()
+        yield from Effect.yield_now()
+        yield from fiber.interrupt()
+
+    with kit_of(task) as kit:
+        engine = kit.client._engine
+        for number in range(990, 1040):
+            kit.run(given_up(kit.client.task("job"), number))
+            assert (engine._calls, engine._order) == (0, {}), number
+        kit.run(kit.client.task("job").send(id="a", event=1))
+
+
+def test_nothing_is_kept_of_calls_and_runs_that_are_over() -> None:
+    """After a thousand instances came and went the engine and its fibers are as at first."""
+
+    @Effect.gen
+    def execute(ctx: TaskExecuteContext[int]) -> Do[None, Any]:
+        number = yield from ctx.state
+        if number is not None and number % 3 == 0:
+            raise Wordless
+        if number is not None and number % 3 == 1:
+            yield from ctx.terminate()
+
+    task = Task.make(
+        state_schema=int,
+        event_schema=int,
+        on_event=lambda event, ctx: ctx.set_state(event).and_then(ctx.schedule("1 second")),
+        execute=execute,
+        retry=Retry(2, delay="1 second", on_exhausted="terminate"),
+        logging="none",
+    )
+    with kit_of(task) as kit:
+        before = living_fibers()
+        for number in range(1000):
+            kit.run(kit.client.task("job").send(id=f"{number}", event=number))
+        kit.advance("1 minute")
+        engine = kit.client._engine
+        assert (engine._calls, engine._order, engine._running) == (0, {}, {})
+        assert len(living_fibers() - before) <= 3  # the alarm loop and its sleep
