@@ -14,13 +14,15 @@ from durable_effect.errors import (
     NotSynchronousError,
     TypedError,
 )
-from durable_effect.eliminate import catch, on, provide, provide_service
+from durable_effect.eliminate import catch, on, provide, provide_service, provide_service_effect
 from durable_effect.exit import Cause, Die, Exit, Fail, Failure, Interrupt, Success
-from durable_effect.layer import Layer
+from durable_effect.layer import Layer, Memo
+from durable_effect.managed_runtime import ManagedRuntime
 from durable_effect.scope import Scope
 from durable_effect.deferred import Deferred
 from durable_effect.semaphore import Semaphore
-from durable_effect.ref import Ref
+from durable_effect.latch import Latch
+from durable_effect.ref import Ref, SynchronizedRef
 from durable_effect.queue import Queue, QueueEnded
 from durable_effect.runtime import Fiber
 from durable_effect.duration import Duration
@@ -41,7 +43,9 @@ __all__ = [  # noqa: RUF022 - see above
     "on",
     "provide",
     "provide_service",
+    "provide_service_effect",
     "Layer",
+    "ManagedRuntime",
     "Tag",
     "Key",
     "Exit",
@@ -64,12 +68,15 @@ __all__ = [  # noqa: RUF022 - see above
     "Scope",
     "Deferred",
     "Semaphore",
+    "Latch",
     "Ref",
+    "SynchronizedRef",
     "Queue",
     "QueueEnded",
     "Env",
     "Reference",
     "Restore",
+    "Memo",
     "EffectTimeout",
     "MissingServiceError",
     "NotSynchronousError",

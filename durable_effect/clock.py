@@ -7,13 +7,16 @@ from collections.abc import Callable, Collection, Generator
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.effect import Effect
-from durable_effect.ops import VOID, AnyEffect, Gen, Settle, Succeed, Wait, WithFiber
+from durable_effect.ops import VOID, AnyEffect, Gen, Provide, Settle, Succeed, Wait, WithFiber
 from durable_effect.runtime import Fiber, Waiter
 
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
 ZERO = timedelta()
 
 
@@ -72,6 +75,18 @@ def sleep(span: timedelta) -> AnyEffect:
     return WithFiber(lambda fiber: clock_of(fiber).sleep(span))
 
 
+def timed(effect: AnyEffect) -> AnyEffect:
+    """Run and measure by the clock of the fiber."""
+    return Gen(_timed, (effect,), {})
+
+
+def _timed(effect: AnyEffect) -> Generator[Any, Any, tuple[timedelta, Any]]:
+    started_at = yield from Clock.now()
+    value = yield from effect
+    ended_at = yield from Clock.now()
+    return ended_at - started_at, value
+
+
 class TestClock(Clock):
     """A clock for tests: time stands still until `adjust` or `set_time`, which wake sleepers in order, each
     at its time.
@@ -112,6 +127,11 @@ class TestClock(Clock):
         while self.wake_next(target):
             yield from Settle()
         self._now = target
+
+    @staticmethod
+    def with_live(effect: Effect[A, E, R]) -> Effect[A, E, R]:
+        """Run an effect by the computer's clock in the middle of a test."""
+        return Provide(effect, lambda env: env.add(Clock, LIVE_CLOCK))
 
     def next_sleeper(self, among: Collection[Fiber[Any, Any]] | None = None) -> datetime | None:
         """Answer when the next sleeper wakes, or None when nobody sleeps.

@@ -4,23 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
+
+from returns.maybe import Maybe, Nothing, Some
+from returns.result import Failure as ResultFailure
+from returns.result import Result
+from returns.result import Success as ResultSuccess
 
 from durable_effect.effect import Concurrency, Effect
 from durable_effect.exit import Cause, Exit, Failure, Interrupt, Success
-from durable_effect.ops import VOID, AnyEffect, FailCause, FlatMap, Gen, Map, OnExit, Succeed, Wait, WithFiber
+from durable_effect.ops import (
+    VOID,
+    AnyEffect,
+    FailCause,
+    FailWith,
+    FlatMap,
+    Gen,
+    Map,
+    OnExit,
+    Succeed,
+    Wait,
+    WithFiber,
+)
 from durable_effect.runtime import Fiber, Waiter, from_exit, interrupt_all
 
 
-def all_of(effects: Any, concurrency: Concurrency) -> AnyEffect:
-    """Run effects and answer their values in the shape of what was given."""
+def all_of(
+    effects: Any, concurrency: Concurrency, discard: bool, mode: Literal["result"] | None
+) -> AnyEffect:
+    """Run effects and answer their values, or what came of each, in the shape of what was given."""
+    run: Callable[[AnyEffect], AnyEffect] = _itself if mode is None else _result
     if isinstance(effects, Mapping):
         keys: list[Any] = list(effects)  # pyright: ignore[reportUnknownArgumentType]
         values: list[Any] = list(effects.values())  # pyright: ignore
-        each = for_each(values, _itself, concurrency, False)
-        return Map(each, lambda out: dict(zip(keys, out, strict=True)))
-    many = for_each(list(effects), _itself, concurrency, False)
-    return Map(many, tuple) if isinstance(effects, tuple) else many
+        each = for_each(values, run, concurrency, discard)
+        return each if discard else Map(each, lambda out: dict(zip(keys, out, strict=True)))
+    many = for_each(list(effects), run, concurrency, discard)
+    return Map(many, tuple) if isinstance(effects, tuple) and not discard else many
 
 
 def for_each(
@@ -34,6 +54,10 @@ def for_each(
     if concurrency > 1:
         return Gen(_spread, (items, f, concurrency, discard), {})
     return Gen(_in_turn_discarding if discard else _in_turn, (items, f), {})
+
+
+def _result(effect: AnyEffect) -> AnyEffect:
+    return effect.result()
 
 
 def _itself(effect: AnyEffect) -> AnyEffect:
@@ -69,6 +93,79 @@ def _spread(
     return None if discard else out
 
 
+# ---- many, and failures are no end -------------------------------------------------------------------------
+
+
+def results(
+    items: Iterable[Any], f: Callable[[Any], AnyEffect], concurrency: Concurrency
+) -> Effect[list[Result[Any, Any]], Any, Any]:
+    """Run an effect for each item and answer what came of each, typed errors included."""
+    return for_each(items, lambda item: f(item).result(), concurrency, False)
+
+
+def partition(items: Iterable[Any], f: Callable[[Any], AnyEffect], concurrency: Concurrency) -> AnyEffect:
+    """Run an effect for each item and answer values and errors apart."""
+    return Map(results(items, f, concurrency), _apart)
+
+
+def validate(
+    items: Iterable[Any], f: Callable[[Any], AnyEffect], concurrency: Concurrency, discard: bool
+) -> AnyEffect:
+    """Run an effect for each item, and fail with all errors if there are any."""
+
+    def verdict(both: tuple[list[Any], list[Any]]) -> AnyEffect:
+        values, errors = both
+        return FailWith(errors) if errors else Succeed(None if discard else values)
+
+    return FlatMap(partition(items, f, concurrency), verdict)
+
+
+def _apart(ended: list[Result[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    values = [one.unwrap() for one in ended if isinstance(one, ResultSuccess)]
+    return values, [one.failure() for one in ended if isinstance(one, ResultFailure)]
+
+
+def first_success_of(effects: Iterable[AnyEffect]) -> AnyEffect:
+    """Run effects in turn until one succeeds."""
+    return Gen(_first_success_of, (effects,), {})
+
+
+def _first_success_of(effects: Iterable[AnyEffect]) -> Generator[Any, Any, Any]:
+    outcome: Result[Any, Any] | None = None
+    for effect in effects:
+        outcome = yield from effect.result()
+        if isinstance(outcome, ResultSuccess):
+            return outcome.unwrap()
+    if outcome is None:
+        raise ValueError("first_success_of needs at least one effect")
+    return (yield from FailWith(outcome.failure()))
+
+
+def while_loop(
+    condition: Callable[[], bool], body: Callable[[], AnyEffect], step: Callable[[Any], object]
+) -> Generator[Any, Any, None]:
+    """Run what `body` makes, again and again."""
+    while condition():
+        step((yield from body()))
+
+
+def find_first(items: Iterable[Any], predicate: Callable[[Any], AnyEffect]) -> AnyEffect:
+    """Ask for each item in turn, until the answer is yes."""
+    return Gen(_find_first, (items, predicate), {})
+
+
+def _find_first(
+    items: Iterable[Any], predicate: Callable[[Any], AnyEffect]
+) -> Generator[Any, Any, Maybe[Any]]:
+    for item in items:
+        if (yield from predicate(item)):
+            return Some(item)
+    return Nothing
+
+
+# ---- at once -----------------------------------------------------------------------------------------------
+
+
 def together(effects: list[AnyEffect]) -> AnyEffect:
     """Run effects as children and wait for all; the first failure, or an interruption, ends the others."""
     return WithFiber(lambda me: _together(_start(me, effects)))
@@ -95,10 +192,7 @@ def _verdict(exits: list[Exit[Any, Any]]) -> AnyEffect:
 
 def _why(exits: list[Exit[Any, Any]]) -> Cause[Any]:
     """Join the causes; that some were called off because others failed is no reason of its own."""
-    joined: Cause[Any] = Cause()
-    for outcome in exits:
-        if isinstance(outcome, Failure):
-            joined = joined.combine(outcome.cause)
+    joined: Cause[Any] = Cause.combine_all(out.cause for out in exits if isinstance(out, Failure))
     real: Cause[Any] = Cause(reason for reason in joined.reasons if not isinstance(reason, Interrupt))
     return real if real.reasons else joined
 
@@ -123,9 +217,21 @@ def _observe(
         waiter.resume(VOID)
 
 
-def race(left: AnyEffect, right: AnyEffect) -> AnyEffect:
-    """Take the first success of both; fail only if both fail."""
-    return WithFiber(lambda me: _race(_start(me, [left, right]), first_end=False))
+def race_all(effects: Iterable[AnyEffect]) -> AnyEffect:
+    """Take the first success of all; fail only if all fail."""
+    return WithFiber(lambda me: _race(_start(me, _some(effects)), first_end=False))
+
+
+def race_all_first(effects: Iterable[AnyEffect]) -> AnyEffect:
+    """Take the first end of all, success or failure."""
+    return WithFiber(lambda me: _race(_start(me, _some(effects)), first_end=True))
+
+
+def _some(effects: Iterable[AnyEffect]) -> list[AnyEffect]:
+    racers = list(effects)
+    if not racers:
+        raise ValueError("a race needs at least one effect")
+    return racers
 
 
 def timeout(effect: AnyEffect, limit: timedelta, otherwise: AnyEffect) -> AnyEffect:

@@ -66,17 +66,31 @@ class RunAsyncExit(Protocol):
         ...
 
 
+class RunAsync(Protocol):
+    """Makes a coroutine of an effect that needs nothing, for its value."""
+
+    @overload
+    def __get__(self, effect: None, owner: Any, /) -> RunAsync: ...
+    @overload
+    def __get__(
+        self, effect: Effect[A1, Any, Never], owner: Any, /
+    ) -> Callable[[], Coroutine[Any, Any, A1]]: ...
+    def __call__(self, effect: Effect[A1, Any, Never], /) -> Coroutine[Any, Any, A1]:
+        """Make the coroutine."""
+        ...
+
+
 class Forks(Protocol):
     """Starts a fiber."""
 
     @overload
     def __get__(self, effect: None, owner: Any, /) -> Forks: ...
     @overload
-    def __get__(
-        self, effect: Effect[A1, E1, R1], owner: Any, /
-    ) -> Callable[[], Effect[Fiber[A1, E1], Never, R1]]: ...
-    def __call__(self, effect: Effect[A1, E1, R1], /) -> Effect[Fiber[A1, E1], Never, R1]:
-        """Start it."""
+    def __get__(self, effect: Effect[A1, E1, R1], owner: Any, /) -> ForksOne[A1, E1, R1]: ...
+    def __call__(
+        self, effect: Effect[A1, E1, R1], /, *, start_immediately: bool = ...
+    ) -> Effect[Fiber[A1, E1], Never, R1]:
+        """Start it: when this fiber waits or ends; with `start_immediately` before this fiber goes on."""
         ...
 
 
@@ -97,6 +111,14 @@ class Races(Protocol):
 A_co = TypeVar("A_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+
+class ForksOne(Protocol[A_co, E_co, R_co]):
+    """Starts this effect as a fiber."""
+
+    def __call__(self, *, start_immediately: bool = ...) -> Effect[Fiber[A_co, E_co], Never, R_co]:
+        """Start it: when this fiber waits or ends; with `start_immediately` before this fiber goes on."""
+        ...
 
 
 class RacesWith(Protocol[A_co, E_co, R_co]):

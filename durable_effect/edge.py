@@ -103,8 +103,10 @@ async def _call(make: Callable[[], Awaitable[A1]]) -> A1:
 
 def _cancel(task: asyncio.Task[Any]) -> AnyEffect:
     def register(waiter: Waiter) -> None:
-        task.cancel()
-        task.add_done_callback(lambda ended: waiter.resume(_after_cancel(ended)))
+        if task.cancel():
+            task.add_done_callback(lambda ended: waiter.resume(_after_cancel(ended)))
+        else:  # it had ended, in the same moment
+            waiter.resume(_after_cancel(task))
 
     return Wait(register)
 

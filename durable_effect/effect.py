@@ -26,6 +26,7 @@ import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
 from functools import wraps
 from typing import Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
 
@@ -38,7 +39,7 @@ from returns.result import Success as ResultSuccess
 from typing_extensions import TypeAliasType, TypeVar
 
 from durable_effect.context import Env, Key, Need
-from durable_effect.dual import Forks, Races, Run, RunAsyncExit, RunExit, Scopes
+from durable_effect.dual import Forks, Races, Run, RunAsync, RunAsyncExit, RunExit, Scopes
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.errors import EffectTimeout
 from durable_effect.exit import Cause, Exit, Failure, Success
@@ -118,9 +119,14 @@ class Effect(Generic[A, E, R]):
         return FailWith(error)
 
     @staticmethod
+    def fail_sync(thunk: Callable[[], E1]) -> Effect[Never, E1]:
+        """Fail with the typed error that `thunk` makes when this is run."""
+        return Suspend(lambda: FailWith(thunk()))
+
+    @staticmethod
     def fail_cause(cause: Cause[E1]) -> Effect[Never, E1]:
         """Fail for these reasons."""
-        return FailCause(cause)
+        return FailAgain(Failure(cause))
 
     @staticmethod
     def die(defect: object) -> Effect[Never]:
@@ -128,7 +134,8 @@ class Effect(Generic[A, E, R]):
 
         A message becomes a `RuntimeError`.
         """
-        return FailCause(Cause.die(defect if isinstance(defect, BaseException) else RuntimeError(defect)))
+        raised = defect if isinstance(defect, BaseException) else RuntimeError(defect)
+        return FailAgain(Failure(Cause.die(raised)))
 
     @staticmethod
     def interrupt() -> Effect[Never]:
@@ -263,6 +270,24 @@ class Effect(Generic[A, E, R]):
 
         return make
 
+    @staticmethod
+    def fn(
+        name: str,
+    ) -> Callable[
+        [Callable[P, Generator[Op[E1, R1], Any, A1]]],
+        Callable[P, Effect[A1, E1, R1]],
+    ]:
+        """Make a function of a do-block, as `gen` does, whose runs are spans of this name."""
+
+        def decorate(f: Callable[P, Generator[Op[E1, R1], Any, A1]]) -> Callable[P, Effect[A1, E1, R1]]:
+            @wraps(f)
+            def make(*args: P.args, **kwargs: P.kwargs) -> Effect[A1, E1, R1]:
+                return with_span(Gen(f, args, kwargs), name, {})
+
+            return make
+
+        return decorate
+
     # ---- services ------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -286,16 +311,21 @@ class Effect(Generic[A, E, R]):
         """Answer all services that this program can see."""
         return WithFiber(lambda fiber: Succeed(fiber.env))
 
-    def provide(self, layer: Layer[R, E2, R2], /) -> Effect[A, E | E2, R2]:
+    def provide(self, layer: Layer[R, E2, R2], /, *, local: bool = False) -> Effect[A, E | E2, R2]:
         """Build the layer's services, run with them, release them. The layer must provide all of `R`.
 
-        To provide a part of `R`, use the function: `effect | provide(layer)`.
+        What a `provide` around this one has built of the layer is shared, unless `local`. To provide a part
+        of `R`, use the function: `effect | provide(layer)`.
         """
-        return provide_layer(self, layer)
+        return provide_layer(self, layer, local)
 
     def provide_env(self, env: Env) -> Effect[A, E]:
         """Run with exactly these services."""
         return Provide(self, lambda _: env)
+
+    def update_service(self, key: Key[T], f: Callable[[T], T]) -> Effect[A, E, R | Need[T]]:
+        """Run with the service for this key changed by `f`. A missing service is a defect."""
+        return Provide(self, lambda env: env.add(key, f(env.get(key))))
 
     @staticmethod
     def with_fiber(f: Callable[[Fiber[Any, Any]], Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
@@ -340,6 +370,16 @@ class Effect(Generic[A, E, R]):
         """Run the effect that is the value."""
         return FlatMap(self, _itself)
 
+    def filter_or_fail(
+        self, predicate: Callable[[A], bool], error: Callable[[A], E2]
+    ) -> Effect[A, E | E2, R]:
+        """Keep the value if it is such a one; else fail with what `error` makes of it."""
+        return FlatMap(self, lambda value: Succeed(value) if predicate(value) else FailWith(error(value)))
+
+    def when(self, condition: Effect[bool, E2, R2]) -> Effect[Maybe[A], E | E2, R | R2]:
+        """Ask `condition` first; if it says no, do nothing and answer `Nothing`, else `Some(value)`."""
+        return FlatMap(condition, lambda yes: Map(self, MaybeSome) if yes else Succeed(MaybeNothing))
+
     # ---- errors --------------------------------------------------------------------------------------------
 
     def catch_all(self, f: Callable[[E], Effect[A2, E2, R2]]) -> Effect[A | A2, E2, R | R2]:
@@ -355,6 +395,25 @@ class Effect(Generic[A, E, R]):
     def catch_cause(self, f: Callable[[Cause[E]], Effect[A2, E2, R2]]) -> Effect[A | A2, E2, R | R2]:
         """Go on with an effect made of the whole cause, defects included."""
         return Fold(self, f, Succeed)
+
+    def catch_defect(
+        self, f: Callable[[BaseException], Effect[A2, E2, R2]]
+    ) -> Effect[A | A2, E | E2, R | R2]:
+        """Go on with an effect made of the first defect. Mostly a bug is better left to crash."""
+
+        def recover(cause: Cause[Any]) -> Effect[Any, Any, Any]:
+            defect = cause.find_defect()
+            return FailCause(cause) if defect is None else f(defect)
+
+        return Fold(self, recover, Succeed)
+
+    def sandbox(self) -> Effect[A, Cause[E], R]:
+        """Make the whole cause the typed error."""
+        return Fold(self, FailWith, Succeed)
+
+    def map_both(self, on_error: Callable[[E], E2], on_value: Callable[[A], B]) -> Effect[B, E2, R]:
+        """Change the typed error or the value, whichever comes."""
+        return Map(MapError(self, on_error), on_value)
 
     def map_error(self, f: Callable[[E], E2]) -> Effect[A, E2, R]:
         """Change the typed error."""
@@ -375,6 +434,15 @@ class Effect(Generic[A, E, R]):
     def tap_cause(self, f: Callable[[Cause[E]], Effect[B, E2, R2]]) -> Effect[A, E | E2, R | R2]:
         """Run an effect made of the whole cause, and keep failing."""
         return Fold(self, lambda cause: FlatMap(f(cause), lambda _: FailCause(cause)), Succeed)
+
+    def tap_defect(self, f: Callable[[BaseException], Effect[B, E2, R2]]) -> Effect[A, E | E2, R | R2]:
+        """Run an effect made of the first defect, and keep failing."""
+
+        def tap(cause: Cause[Any]) -> Effect[Any, Any, Any]:
+            defect = cause.find_defect()
+            return VOID if defect is None else f(defect)
+
+        return self.tap_cause(tap)
 
     def fold(self, on_failure: Callable[[E], B], on_success: Callable[[A], C]) -> Effect[B | C, Never, R]:
         """Make one value of both outcomes."""
@@ -511,6 +579,13 @@ class Effect(Generic[A, E, R]):
         """Run without interruption, except for what `f` puts its `restore` around: that is as outside."""
         return WithFiber(lambda fiber: Interruptibility(f(Restore(fiber.interruptible)), interruptible=False))
 
+    @staticmethod
+    def interruptible_mask(f: Callable[[Restore], Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
+        """Run so that it can be interrupted, except for what `f` puts its `restore` around: that is as
+        outside.
+        """
+        return WithFiber(lambda fiber: Interruptibility(f(Restore(fiber.interruptible)), interruptible=True))
+
     # ---- fibers --------------------------------------------------------------------------------------------
 
     fork: ClassVar[Forks]
@@ -534,6 +609,19 @@ class Effect(Generic[A, E, R]):
 
     race: ClassVar[Races]
     """Run both at once and take the first success; the other is interrupted. Fails only if both fail."""
+
+    race_first: ClassVar[Races]
+    """Run both at once and take the first end, success or failure; the other is interrupted."""
+
+    @staticmethod
+    def race_all(effects: Iterable[Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
+        """Run all at once and take the first success; the others are interrupted. Fails only if all fail."""
+        return race_all(effects)
+
+    @staticmethod
+    def race_all_first(effects: Iterable[Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
+        """Run all at once and take the first end, success or failure; the others are interrupted."""
+        return race_all_first(effects)
 
     # ---- many ----------------------------------------------------------------------------------------------
 
@@ -646,13 +734,58 @@ class Effect(Generic[A, E, R]):
         *,
         concurrency: Concurrency = ...,
     ) -> Effect[list[A1], E1, R1]: ...
+    @overload
     @staticmethod
-    def all(effects: Any, /, *, concurrency: Concurrency = 1) -> Effect[Any, Any, Any]:
+    def all(
+        effects: Iterable[Effect[object, E1, R1]],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+        discard: Literal[True],
+    ) -> Effect[None, E1, R1]: ...
+    @overload
+    @staticmethod
+    def all(
+        effects: tuple[Effect[A1, E1, R1], ...],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+        mode: Literal["result"],
+    ) -> Effect[tuple[Result[A1, E1], ...], Never, R1]: ...
+    @overload
+    @staticmethod
+    def all(
+        effects: Mapping[K, Effect[A1, E1, R1]],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+        mode: Literal["result"],
+    ) -> Effect[dict[K, Result[A1, E1]], Never, R1]: ...
+    @overload
+    @staticmethod
+    def all(
+        effects: list[Effect[A1, E1, R1]] | Iterator[Effect[A1, E1, R1]],
+        /,
+        *,
+        concurrency: Concurrency = ...,
+        mode: Literal["result"],
+    ) -> Effect[list[Result[A1, E1]], Never, R1]: ...
+    @staticmethod
+    def all(
+        effects: Any,
+        /,
+        *,
+        concurrency: Concurrency = 1,
+        discard: bool = False,
+        mode: Literal["result"] | None = None,
+    ) -> Effect[Any, Any, Any]:
         """Run many effects and answer their values in the same shape: a tuple, a list or a dict.
 
-        One after the other; with `concurrency` so many at once. The first failure interrupts the others.
+        One after the other; with `concurrency` so many at once. The first failure interrupts the others;
+        with `mode="result"` none is a failure, and the values are `returns.result.Result`s. `discard`
+        answers nothing.
         """
-        return all_of(effects, concurrency)
+        return all_of(effects, concurrency, discard, mode)
 
     @overload
     @staticmethod
@@ -687,6 +820,57 @@ class Effect(Generic[A, E, R]):
         """
         return for_each(items, f, concurrency, discard)
 
+    @overload
+    @staticmethod
+    def validate(
+        items: Iterable[T],
+        f: Callable[[T], Effect[A1, E1, R1]],
+        *,
+        concurrency: Concurrency = ...,
+        discard: Literal[False] = ...,
+    ) -> Effect[list[A1], list[E1], R1]: ...
+    @overload
+    @staticmethod
+    def validate(
+        items: Iterable[T],
+        f: Callable[[T], Effect[Any, E1, R1]],
+        *,
+        concurrency: Concurrency = ...,
+        discard: Literal[True],
+    ) -> Effect[None, list[E1], R1]: ...
+    @staticmethod
+    def validate(
+        items: Iterable[Any],
+        f: Callable[[Any], Effect[Any, Any, Any]],
+        *,
+        concurrency: Concurrency = 1,
+        discard: bool = False,
+    ) -> Effect[Any, Any, Any]:
+        """Run an effect for each item, to the last one, and fail with all typed errors if there are any."""
+        return validate(items, f, concurrency, discard)
+
+    @staticmethod
+    def partition(
+        items: Iterable[T], f: Callable[[T], Effect[A1, E1, R1]], *, concurrency: Concurrency = 1
+    ) -> Effect[tuple[list[A1], list[E1]], Never, R1]:
+        """Run an effect for each item and answer the values and the typed errors, in the items' order."""
+        return partition(items, f, concurrency)
+
+    @staticmethod
+    def first_success_of(effects: Iterable[Effect[A1, E1, R1]]) -> Effect[A1, E1, R1]:
+        """Run one after the other until one succeeds; if none does, fail with the last error.
+
+        No effects at all are a defect.
+        """
+        return first_success_of(effects)
+
+    @staticmethod
+    def find_first(
+        items: Iterable[T], predicate: Callable[[T], Effect[bool, E1, R1]]
+    ) -> Effect[Maybe[T], E1, R1]:
+        """Answer the first item for which `predicate` says yes, as `Some`, or `Nothing`."""
+        return find_first(items, predicate)
+
     # ---- time ----------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -707,17 +891,107 @@ class Effect(Generic[A, E, R]):
         """Interrupt it after this time and answer `Nothing`; else `Some(value)`."""
         return timeout(Map(self, MaybeSome), to_timedelta(span), Succeed(MaybeNothing))
 
+    def timeout_or_else(
+        self, span: Span, otherwise: Callable[[], Effect[A2, E2, R2]]
+    ) -> Effect[A | A2, E | E2, R | R2]:
+        """Interrupt it after this time and go on with the effect that `otherwise` makes."""
+        return timeout(self, to_timedelta(span), Suspend(otherwise))
+
+    def timed(self) -> Effect[tuple[timedelta, A], E, R]:
+        """Answer how long it took by the `Clock`, and the value."""
+        return timed(self)
+
     def forever(self) -> Effect[Never, E, R]:
         """Run it again and again, until it fails."""
         return Forever(self)
 
-    def retry(self, schedule: Schedule[E, Any]) -> Effect[A, E, R]:
-        """Run it again after a typed error, as long as the schedule says; then fail with the last error."""
-        return retry(self, schedule)
+    @staticmethod
+    def while_loop(
+        condition: Callable[[], bool],
+        body: Callable[[], Effect[A1, E1, R1]],
+        step: Callable[[A1], object] = lambda _: None,
+    ) -> Effect[None, E1, R1]:
+        """As long as `condition` says so, run the effect that `body` makes and hand its value to `step`."""
+        return Gen(while_loop, (condition, body, step), {})
 
-    def repeat(self, schedule: Schedule[A, B]) -> Effect[B, E, R]:
-        """Run it again after a success, as long as the schedule says; answer the schedule's last output."""
-        return repeat(self, schedule)
+    def retry(
+        self,
+        schedule: Schedule[E, Any] | None = None,
+        *,
+        times: int | None = None,
+        while_: Callable[[E], bool] | None = None,
+        until: Callable[[E], bool] | None = None,
+    ) -> Effect[A, E, R]:
+        """Run it again after a typed error, as long as the schedule says; then fail with the last error.
+
+        In place of a schedule, or besides it: so many `times`, `while_` the error is such a one, `until` it
+        is.
+        """
+        return retry(self, limited(schedule, times, while_, until))
+
+    @overload
+    def repeat(self, schedule: Schedule[A, B]) -> Effect[B, E, R]: ...
+    @overload
+    def repeat(
+        self,
+        *,
+        times: int | None = ...,
+        while_: Callable[[A], bool] | None = ...,
+        until: Callable[[A], bool] | None = ...,
+    ) -> Effect[A, E, R]: ...
+    def repeat(
+        self,
+        schedule: Schedule[Any, Any] | None = None,
+        *,
+        times: int | None = None,
+        while_: Callable[[Any], bool] | None = None,
+        until: Callable[[Any], bool] | None = None,
+    ) -> Effect[Any, E, R]:
+        """Run it again after a success, as long as the schedule says; answer the schedule's last output.
+
+        In place of a schedule: so many `times`, `while_` the value is such a one, `until` it is; then the
+        last value is answered.
+        """
+        if schedule is not None:
+            return repeat(self, schedule)
+        return repeat(self, limited(None, times, while_, until).passthrough())
+
+    def retry_or_else(
+        self, schedule: Schedule[E, B], f: Callable[[E, B], Effect[A2, E2, R2]]
+    ) -> Effect[A | A2, E2, R | R2]:
+        """Run it again after a typed error, as `retry` does; then go on with an effect made of the last error
+        and the schedule's last output.
+        """
+        return retry_or_else(self, schedule, f)
+
+    def repeat_or_else(
+        self, schedule: Schedule[A, B], f: Callable[[E, Maybe[B]], Effect[C, E2, R2]]
+    ) -> Effect[B | C, E2, R | R2]:
+        """Run it again after a success, as `repeat` does; after a typed error go on with an effect made of
+        the error and the schedule's output before it, `Nothing` if it was the first run.
+        """
+        return repeat_or_else(self, schedule, f)
+
+    def schedule(self, schedule: Schedule[A | None, B]) -> Effect[B, E, R]:
+        """Run it whenever the schedule says so, which is asked before the first run too, with None; answer
+        the schedule's last output.
+        """
+        return on_schedule(self, schedule)
+
+    def cached(self) -> Effect[Effect[A, E, R]]:
+        """Answer an effect that runs this once and has its outcome ever after.
+
+        Who asks while it runs waits for it. An interrupted run counts as none.
+        """
+        return cached(self, None).map(_first_of_two)
+
+    def cached_with_ttl(self, span: Span) -> Effect[Effect[A, E, R]]:
+        """Answer an effect that runs this, and again when its outcome is older than `span`."""
+        return cached(self, to_timedelta(span)).map(_first_of_two)
+
+    def cached_invalidate(self, span: Span | None = None) -> Effect[tuple[Effect[A, E, R], Effect[None]]]:
+        """Answer the same as `cached` or `cached_with_ttl`, and an effect that forgets the outcome."""
+        return cached(self, None if span is None else to_timedelta(span))
 
     # ---- logging -------------------------------------------------------------------------------------------
 
@@ -804,6 +1078,9 @@ class Effect(Generic[A, E, R]):
     Work that has to wait for time or for asyncio raises `NotSynchronousError`.
     """
 
+    run_async: ClassVar[RunAsync]
+    """Make a coroutine that runs it, for `asyncio.create_task` and the like. `await effect` is the same."""
+
     run_sync_exit: ClassVar[RunExit]
     """Run it here and now and answer how it ended."""
 
@@ -857,6 +1134,10 @@ def _itself(value: A1) -> A1:
     return value
 
 
+def _first_of_two(pair: tuple[A1, object]) -> A1:
+    return pair[0]
+
+
 def _redie(raised: Exception) -> Effect[Never]:
     return FailCause(Cause.die(raised))
 
@@ -883,6 +1164,7 @@ from durable_effect.ops import (  # noqa: E402
     VOID,
     Callback,
     CatchAll,
+    FailAgain,
     FailCause,
     FailWith,
     FlatMap,
@@ -904,8 +1186,19 @@ from durable_effect.ops import (  # noqa: E402
 from durable_effect.runtime import Fiber, Fork, from_exit  # noqa: E402
 
 from durable_effect.edge import FromAsync, run_async_exit, run_fork, run_main, run_sync_exit  # noqa: E402 # isort: skip
-from durable_effect.concurrency import all_of, for_each, race, timeout  # noqa: E402 # isort: skip
-from durable_effect.clock import sleep  # noqa: E402 # isort: skip
+from durable_effect.concurrency import (  # noqa: E402 # isort: skip
+    all_of,
+    find_first,
+    first_success_of,
+    for_each,
+    partition,
+    race_all,
+    race_all_first,
+    timeout,
+    validate,
+    while_loop,
+)
+from durable_effect.clock import sleep, timed  # noqa: E402 # isort: skip
 from durable_effect.scope import (  # noqa: E402 # isort: skip
     Scope,
     acquire_release,
@@ -916,7 +1209,16 @@ from durable_effect.scope import (  # noqa: E402 # isort: skip
     scoped,
 )
 from durable_effect.layer import Layer, provide_layer  # noqa: E402 # isort: skip
-from durable_effect.schedule import Schedule, repeat, retry  # noqa: E402 # isort: skip
+from durable_effect.schedule import (  # noqa: E402 # isort: skip
+    Schedule,
+    limited,
+    on_schedule,
+    repeat,
+    repeat_or_else,
+    retry,
+    retry_or_else,
+)
+from durable_effect.cached import cached  # noqa: E402 # isort: skip
 from durable_effect.logging import annotate_logs, log, with_span  # noqa: E402 # isort: skip
 
 
@@ -931,14 +1233,24 @@ def _run_sync(effect: Effect[A1, Any, Never]) -> A1:
     return run_sync_exit(effect).get()
 
 
-def _fork(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+def _fork(effect: Effect[Any, Any, Any], *, start_immediately: bool = False) -> Effect[Any, Any, Any]:
     """Start it as a child fiber, which is interrupted when its parent ends."""
-    return Fork(effect, True)
+    return Fork(effect, True, start_immediately)
 
 
-def _fork_detach(effect: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+def _fork_detach(effect: Effect[Any, Any, Any], *, start_immediately: bool = False) -> Effect[Any, Any, Any]:
     """Start it as a fiber of its own, which outlives the one that started it."""
-    return Fork(effect, False)
+    return Fork(effect, False, start_immediately)
+
+
+def _race(effect: Effect[Any, Any, Any], other: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    """Run both at once and take the first success; the other is interrupted. Fails only if both fail."""
+    return race_all((effect, other))
+
+
+def _race_first(effect: Effect[Any, Any, Any], other: Effect[Any, Any, Any]) -> Effect[Any, Any, Any]:
+    """Run both at once and take the first end, success or failure; the other is interrupted."""
+    return race_all_first((effect, other))
 
 
 Effect.void = VOID
@@ -946,10 +1258,12 @@ Effect.never = NEVER
 for _name, _method in {
     "fork": _fork,
     "fork_detach": _fork_detach,
-    "race": race,
+    "race": _race,
+    "race_first": _race_first,
     "scoped": scoped,
     "run": _run,
     "run_sync": _run_sync,
+    "run_async": _run_async,
     "run_sync_exit": run_sync_exit,
     "run_async_exit": run_async_exit,
 }.items():

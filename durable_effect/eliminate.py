@@ -92,12 +92,16 @@ class on(Generic[E1]):
 
 @final
 class provide(Generic[Out, E3, R3]):
-    """Give an effect, or another layer, what this layer provides: `effect | provide(layer)`."""
+    """Give an effect, or another layer, what this layer provides: `effect | provide(layer)`.
 
-    __slots__ = ("_layer",)
+    What a `provide` around has built of the layer is shared, unless `local`.
+    """
 
-    def __init__(self, layer: Layer[Out, E3, R3], /) -> None:
+    __slots__ = ("_layer", "_local")
+
+    def __init__(self, layer: Layer[Out, E3, R3], /, *, local: bool = False) -> None:
         self._layer = layer
+        self._local = local
 
     @overload
     def __call__(self, target: Effect[A1, E1, Out], /) -> Effect[A1, E1 | E3, R3]: ...
@@ -109,7 +113,7 @@ class provide(Generic[Out, E3, R3]):
     def __call__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __call__(self, target: Any, /) -> Any:
         """Apply the layer."""
-        return _provided(target, self._layer)
+        return _provided(target, self._layer, self._local)
 
     @overload
     def __ror__(self, target: Effect[A1, E1, Out], /) -> Effect[A1, E1 | E3, R3]: ...
@@ -120,17 +124,22 @@ class provide(Generic[Out, E3, R3]):
     @overload
     def __ror__(self, target: Layer[O1, E1, Out | R1], /) -> Layer[O1, E1 | E3, R1 | R3]: ...
     def __ror__(self, target: Any, /) -> Any:
-        return _provided(target, self._layer)
+        return _provided(target, self._layer, self._local)
 
 
-def _provided(target: Any, layer: Layer[Any, Any, Any]) -> Any:
+def _provided(target: Any, layer: Layer[Any, Any, Any], local: bool) -> Any:
     if isinstance(target, Layer):
         return provide_to_layer(target, layer)  # pyright: ignore[reportUnknownArgumentType] - any layer
     if layer.constant is not None:
         return ProvideServices(target, layer.constant)
-    return provide_layer(target, layer)
+    return provide_layer(target, layer, local)
 
 
 def provide_service(key: Key[T], service: T, /) -> provide[Need[T], Never, Never]:
     """Give an effect one service: `effect | provide_service(Users, users)`."""
     return provide(Layer.succeed(key, service))
+
+
+def provide_service_effect(key: Key[T], make: Effect[T, E3, R3], /) -> provide[Need[T], E3, R3]:
+    """Give an effect one service, made by an effect before each run."""
+    return provide(Layer.effect(key, make))

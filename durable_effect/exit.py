@@ -142,6 +142,14 @@ class Cause(Generic[E]):
         """Whether there are reasons and all of them are interruptions."""
         return bool(self.reasons) and all(isinstance(reason, Interrupt) for reason in self.reasons)
 
+    def exceptions(self) -> Iterable[BaseException]:
+        """Answer the defects, and the typed errors that are exceptions."""
+        for reason in self.reasons:
+            if isinstance(reason, Die):
+                yield reason.defect
+            elif isinstance(reason, Fail) and isinstance(reason.error, BaseException):
+                yield reason.error
+
     def combine(self, other: Cause[E2]) -> Cause[E | E2]:
         """Join two causes, without repetitions. Defects win: next to one, typed errors are defects too."""
         return Cause.combine_all((self, other))
@@ -305,10 +313,21 @@ class Failure(Generic[E]):
     """The program failed, for the reasons in `cause`."""
 
     __match_args__ = ("cause",)
-    __slots__ = ("cause",)
+    __slots__ = ("_tracebacks", "cause")
 
     def __init__(self, cause: Cause[E]) -> None:
         self.cause: Cause[E] = cause
+        self._tracebacks = [(raised, raised.__traceback__) for raised in cause.exceptions()]
+
+    def rewound(self) -> Cause[E]:
+        """Answer the cause, to be raised again: its exceptions have the tracebacks that they had here.
+
+        Raising adds to an exception's traceback; without this a failure that is kept would grow with every
+        use.
+        """
+        for raised, traceback in self._tracebacks:
+            raised.__traceback__ = traceback
+        return self.cause
 
     @property
     def is_success(self) -> Literal[False]:
@@ -317,7 +336,7 @@ class Failure(Generic[E]):
 
     def get(self) -> Never:
         """Raise what went wrong: a typed error as itself, a defect as the exception that was raised."""
-        raise self.cause.squash()
+        raise self.rewound().squash()
 
     def map(self, f: Callable[[Any], object]) -> Failure[E]:
         """Answer itself: there is no value to change."""
@@ -346,6 +365,9 @@ class Failure(Generic[E]):
     def to_maybe(self) -> Maybe[Any]:
         """Answer `returns.maybe.Nothing`."""
         return Nothing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Failure, (self.cause,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Failure) and self.cause == other.cause  # pyright: ignore[reportUnknownMemberType]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Never, overload
+from functools import partial
+from typing import Any, Generic, Never, cast, overload
 
 from typing_extensions import TypeVar
 
+from durable_effect.concurrency import for_each
 from durable_effect.context import Env, Key, Need
+from durable_effect.deferred import Deferred
 from durable_effect.effect import Effect
-from durable_effect.exit import Exit, Failure
+from durable_effect.exit import Exit, Failure, Success
+from durable_effect.mock import Partial
 from durable_effect.ops import (
     VOID,
     AnyEffect,
@@ -22,7 +26,9 @@ from durable_effect.ops import (
     Succeed,
     Suspend,
     Sync,
+    WithFiber,
 )
+from durable_effect.runtime import Fiber, from_exit
 from durable_effect.scope import Scope
 
 Out = TypeVar("Out", contravariant=True)
@@ -33,10 +39,16 @@ B = TypeVar("B")
 C = TypeVar("C")
 O1 = TypeVar("O1")
 O2 = TypeVar("O2")
+O3 = TypeVar("O3")
+O4 = TypeVar("O4")
 E1 = TypeVar("E1")
 E2 = TypeVar("E2")
+E3 = TypeVar("E3")
+E4 = TypeVar("E4")
 R1 = TypeVar("R1")
 R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
 Build = Callable[["Memo", Scope], Effect[Env, Any, Any]]
 
 
@@ -103,16 +115,52 @@ class Layer(Generic[Out, E, R]):
         return _constant(env)
 
     @staticmethod
-    def merge_all(*layers: Layer[O1, E1, R1]) -> Layer[O1, E1, R1]:
-        """Provide the services of all these layers; built in this order."""
-        merged: Layer[Any, Any, Any] = Layer.empty()
-        for layer in layers:
-            merged = merged.merge(layer)
-        return merged
+    def suspend(make: Callable[[], Layer[O1, E1, R1]]) -> Layer[O1, E1, R1]:
+        """Make the layer only when it is built, once in a build."""
+        return Layer(_memoised(lambda memo, scope: memo.get(make(), scope)))
+
+    @staticmethod
+    def unwrap(make: Effect[Layer[O1, E2, R2], E1, R1]) -> Layer[O1, E1 | E2, R1 | R2]:
+        """Build the layer that an effect answers."""
+        return Layer(_memoised(lambda memo, scope: FlatMap(make, lambda layer: memo.get(layer, scope))))
+
+    @staticmethod
+    def mock(key: Key[T], /, **members: object) -> Layer[Need[T]]:
+        """Provide a service for a test that has only these members; using another one is a defect."""
+        return Layer.succeed(cast("Key[Any]", key), Partial(key, members))
+
+    @overload
+    @staticmethod
+    def merge_all(one: Layer[O1, E1, R1], /) -> Layer[O1, E1, R1]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], /
+    ) -> Layer[O1 | O2, E1 | E2, R1 | R2]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], three: Layer[O3, E3, R3], /
+    ) -> Layer[O1 | O2 | O3, E1 | E2 | E3, R1 | R2 | R3]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], three: Layer[O3, E3, R3], four: Layer[O4, E4, R4], /
+    ) -> Layer[O1 | O2 | O3 | O4, E1 | E2 | E3 | E4, R1 | R2 | R3 | R4]: ...
+    @overload
+    @staticmethod
+    def merge_all(*layers: Layer[O1, E1, R1]) -> Layer[O1, E1, R1]: ...
+    @staticmethod
+    def merge_all(*layers: Layer[Any, Any, Any]) -> Layer[Any, Any, Any]:
+        """Provide the services of all these layers, built at once; a later one wins where two have one.
+
+        The checkers know up to four layers of different kinds; for more, merge again.
+        """
+        return _beside(layers)
 
     def merge(self, other: Layer[O2, E2, R2], /) -> Layer[Out | O2, E | E2, R | R2]:
-        """Provide the services of both layers; this one is built first."""
-        return Layer(lambda memo, scope: _both(memo.get(self, scope), memo.get(other, scope)))
+        """Provide the services of both layers, built at once; the other one wins where both have one."""
+        return _beside((self, other))
 
     def provide(self, dependency: Layer[R, E2, R2], /) -> Layer[Out, E | E2, R2]:
         """Build `dependency` first and this layer with its services. It must provide all of `R`.
@@ -146,7 +194,7 @@ class Layer(Generic[Out, E, R]):
 
     def build(self) -> Effect[Env, E, R | Need[Scope]]:
         """Build the services in the scope around."""
-        return FlatMap(Service(Scope), lambda scope: Suspend(lambda: Memo().get(self, scope)))
+        return WithFiber(lambda fiber: FlatMap(Service(Scope), partial(_memo_of(fiber).get, self)))
 
     def launch(self) -> Effect[Never, E, R]:
         """Build the services and keep them, until interrupted."""
@@ -198,31 +246,51 @@ class Memo:
 
     def _once(self, build: Build, scope: Scope) -> Generator[Any, Any, Env]:
         built = self._built.get(build)
+        begun = built is not None
         if built is None:
-            own = Scope()
-            env = yield from OnExit(
-                build(self, own), lambda outcome: own.close(outcome) if isinstance(outcome, Failure) else None
-            )
-            built = self._built[build] = _Built(env, own)
+            built = self._built[build] = _Built()
         built.users += 1
-        scope.attach(lambda outcome: self._release(build, built, outcome))
-        return built.env
+        scope.attach(partial(self._release, build, built))
+        if begun:
+            return (yield from built.outcome.await_())
+        env: Env = yield from OnExit(build(self, built.scope), partial(self._ended, build, built))
+        return env
+
+    def _ended(self, build: Build, built: _Built, outcome: Exit[Env, Any]) -> AnyEffect:
+        """Tell the others who wait for it; nobody gets to see a failed one later."""
+        told = built.outcome.complete_with(from_exit(outcome))
+        if isinstance(outcome, Success):
+            return told
+        self._forget(build, built)
+        return OnExit(built.scope.close(outcome), lambda _: told)
 
     def _release(self, build: Build, built: _Built, outcome: Exit[Any, Any]) -> AnyEffect:
         built.users -= 1
         if built.users:
             return VOID
-        del self._built[build]
+        self._forget(build, built)
         return built.scope.close(outcome)
+
+    def _forget(self, build: Build, built: _Built) -> None:
+        if self._built.get(build) is built:
+            del self._built[build]
 
 
 class _Built:
-    __slots__ = ("env", "scope", "users")
+    """One layer under way or done, and how many scopes use it."""
 
-    def __init__(self, env: Env, scope: Scope) -> None:
-        self.env = env
-        self.scope = scope
+    __slots__ = ("outcome", "scope", "users")
+
+    def __init__(self) -> None:
+        self.outcome = Deferred[Env, Any]()
+        self.scope = Scope()
         self.users = 0
+
+
+def _memo_of(fiber: Fiber[Any, Any], local: bool = False) -> Memo:
+    """Answer what the `provide`s around have built, so that this one shares it; a new one if `local`."""
+    around: Memo | None = None if local else fiber.env.services.get(Memo)
+    return Memo() if around is None else around
 
 
 def _constant(env: Env) -> Layer[Any, Any, Any]:
@@ -233,8 +301,30 @@ def _memoised(build: Build) -> Build:
     return lambda memo, scope: memo.once(build, scope)
 
 
-def _both(first: AnyEffect, second: AnyEffect) -> AnyEffect:
-    return FlatMap(first, lambda a: Map(second, lambda b: a.merge(b)))
+def _beside(layers: tuple[Layer[Any, Any, Any], ...]) -> Layer[Any, Any, Any]:
+    """Build layers at once, and release them at once."""
+    constants = [layer.constant for layer in layers if layer.constant is not None]
+    if len(constants) == len(layers):
+        return _constant(_joined(constants))
+    return Layer(
+        lambda memo, scope: FlatMap(
+            scope.fork(parallel=True),
+            lambda shared: Map(_each(layers, lambda one: memo.get(one, shared)), _joined),
+        )
+    )
+
+
+def _each(
+    layers: tuple[Layer[Any, Any, Any], ...], build: Callable[[Layer[Any, Any, Any]], AnyEffect]
+) -> AnyEffect:
+    return for_each(layers, build, "unbounded", False)
+
+
+def _joined(envs: list[Env]) -> Env:
+    joined = Env()
+    for env in envs:
+        joined = joined.merge(env)
+    return joined
 
 
 def provide_to_layer(layer: Layer[Any, Any, Any], dependency: Layer[Any, Any, Any]) -> Layer[Any, Any, Any]:
@@ -246,14 +336,14 @@ def provide_to_layer(layer: Layer[Any, Any, Any], dependency: Layer[Any, Any, An
     )
 
 
-def provide_layer(effect: AnyEffect, layer: Layer[Any, Any, Any]) -> AnyEffect:
+def provide_layer(effect: AnyEffect, layer: Layer[Any, Any, Any], local: bool = False) -> AnyEffect:
     """Run with a layer's services and release them afterwards."""
     if layer.constant is not None:
         return ProvideServices(effect, layer.constant)
 
-    def run() -> AnyEffect:
-        scope = Scope()
-        built = Memo().get(layer, scope)
-        return OnExit(FlatMap(built, lambda env: ProvideServices(effect, env)), scope.close)
+    def run(fiber: Fiber[Any, Any]) -> AnyEffect:
+        scope, memo = Scope(), _memo_of(fiber, local)
+        built = ProvideServices(memo.get(layer, scope), Env({Memo: memo}))
+        return OnExit(FlatMap(built, lambda env: ProvideServices(effect, env.add(Memo, memo))), scope.close)
 
-    return Suspend(run)
+    return WithFiber(run)

@@ -119,6 +119,18 @@ class FailCause(AnyEffect):
         return fiber.unwind(self.cause)
 
 
+class FailAgain(AnyEffect):
+    """A failure that is kept and may happen many times; its exceptions start each time as they were kept."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self, failure: Failure[Any]) -> None:
+        self.failure = failure
+
+    def step(self, fiber: Fiber[Any, Any]) -> Any:
+        return fiber.unwind(self.failure.rewound())
+
+
 class Service(AnyEffect):
     """A service, looked up by its key."""
 
@@ -200,10 +212,10 @@ LEAVES = frozenset({Succeed, Constant, Sync, Service})
 class Gen(AnyEffect):
     """A do-block. Every run calls the generator function anew."""
 
-    __slots__ = ("args", "fn", "kwargs")
+    __slots__ = ("args", "function", "kwargs")
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.fn = fn
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.function = function
         self.args = args
         self.kwargs = kwargs
 
@@ -215,12 +227,12 @@ class Gen(AnyEffect):
             if depth > NATIVE_DEPTH:
                 return bounce(self)
         fiber.depth = depth  # type: ignore[union-attr] # pyright: ignore
-        block: Steps = self.fn(*self.args, **self.kwargs)
+        block: Steps = self.function(*self.args, **self.kwargs)
         return block if isinstance(block, GeneratorType) else self.refuse(block)
 
     def refuse(self, block: object) -> Never:
         """Explain a do-block that is no generator."""
-        raise TypeError(no_generator(self.fn, block))
+        raise TypeError(no_generator(self.function, block))
 
 
 def bounce(effect: AnyEffect) -> Steps:
@@ -379,7 +391,7 @@ class OnExit(AnyEffect):
     def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
         try:
             last = self.finalizer(Failure(cause))
-        except Exception as raised:
+        except BaseException as raised:
             return FailCause(cause.combine(Cause.die(raised)))
         if last is None:
             return FailCause(cause)

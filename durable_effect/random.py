@@ -7,12 +7,16 @@ import os
 import random  # noqa: TID251 - this is the one place that rolls
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from durable_effect.clock import Clock
 from durable_effect.effect import Effect
-from durable_effect.ops import AnyEffect, Succeed, WithFiber
+from durable_effect.ops import AnyEffect, Provide, Succeed, WithFiber
+
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
 
 
 class Random:
@@ -30,6 +34,11 @@ class Random:
     def seeded(seed: int) -> Random:
         """Make dice that roll the same for the same seed."""
         return Random(random.Random(seed))  # noqa: S311 - not for secrets
+
+    @staticmethod
+    def with_seed(effect: Effect[A, E, R], seed: int) -> Effect[A, E, R]:
+        """Run an effect with dice that roll the same in every run."""
+        return Provide(effect, lambda env: env.add(Random, Random.seeded(seed)))
 
     @staticmethod
     def random() -> Effect[float]:

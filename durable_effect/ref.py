@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from durable_effect.effect import Effect
+from durable_effect.semaphore import Semaphore
 
 A = TypeVar("A")
 B = TypeVar("B")
+E = TypeVar("E")
+R = TypeVar("R")
 
 
 class Ref(Generic[A]):
@@ -57,3 +60,42 @@ class Ref(Generic[A]):
             return answer
 
         return Effect.sync(change)
+
+
+class SynchronizedRef(Ref[A]):
+    """A cell that can also be changed by effects, one change after the other.
+
+    Plain changes do not wait for a change that an effect makes: whoever ends last wins.
+    """
+
+    __slots__ = ("_turn",)
+
+    def __init__(self, value: A) -> None:
+        super().__init__(value)
+        self._turn = Semaphore(1)
+
+    @staticmethod
+    def make(value: B) -> Effect[SynchronizedRef[B]]:
+        """Make a cell with this value in it."""
+        return Effect.sync(lambda: SynchronizedRef(value))
+
+    def update_effect(self, f: Callable[[A], Effect[A, E, R]]) -> Effect[None, E, R]:
+        """Change the value by an effect. If that fails, the value stays."""
+        return self.modify_effect(lambda before: f(before).map(lambda after: (None, after)))
+
+    def update_and_get_effect(self, f: Callable[[A], Effect[A, E, R]]) -> Effect[A, E, R]:
+        """Change the value by an effect and answer the new one."""
+        return self.modify_effect(lambda before: f(before).map(lambda after: (after, after)))
+
+    def get_and_update_effect(self, f: Callable[[A], Effect[A, E, R]]) -> Effect[A, E, R]:
+        """Change the value by an effect and answer the one before."""
+        return self.modify_effect(lambda before: f(before).map(lambda after: (before, after)))
+
+    def modify_effect(self, f: Callable[[A], Effect[tuple[B, A], E, R]]) -> Effect[B, E, R]:
+        """Change the value by an effect and answer something else: the effect makes both."""
+
+        def keep(made: tuple[B, A]) -> B:
+            answer, self._value = made
+            return answer
+
+        return self._turn.with_permit(Effect.suspend(lambda: f(self._value)).map(keep))

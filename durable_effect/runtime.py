@@ -28,13 +28,14 @@ from durable_effect import ops
 from durable_effect.context import Env
 from durable_effect.effect import Effect
 from durable_effect.errors import EffectFailure, Interrupted
-from durable_effect.exit import Cause, Exit, Fail, Failure, Success, as_exception
+from durable_effect.exit import Cause, Exit, Fail, Failure, Success, all_void, as_exception
 from durable_effect.ops import (
     ACTIVE,
     VOID,
     AfterFinalizer,
     AnyEffect,
     CatchAll,
+    FailAgain,
     FailCause,
     FailWith,
     FlatMap,
@@ -49,6 +50,7 @@ from durable_effect.ops import (
 
 if TYPE_CHECKING:
     from durable_effect.edge import Operation
+    from durable_effect.scope import Scope
 
 A = TypeVar("A", covariant=True)
 E = TypeVar("E", covariant=True, default=Never)
@@ -160,6 +162,15 @@ class Fiber(Generic[A, E]):
         """Wait for all these fibers and answer their exits."""
         return Gen(_exits, (fibers,), {})
 
+    @staticmethod
+    def join_all(fibers: Iterable[Fiber[A1, E1]]) -> Effect[list[A1], E1]:
+        """Wait for all these fibers and answer their values; if some failed, fail with all their causes."""
+        return FlatMap(Gen(_exits, (fibers,), {}), _values)
+
+    def run_in(self, scope: Scope) -> Effect[Fiber[A, E]]:
+        """Have `scope` interrupt the fiber when it closes; in a closed scope that is now."""
+        return WithFiber(lambda me: Succeed(scope.keep_fiber(self, me.id)))
+
     def _interrupt(self, me: Fiber[Any, Any]) -> AnyEffect:
         self.request_interrupt(me.id)
         if self is me:
@@ -258,7 +269,7 @@ class Fiber(Generic[A, E]):
                         cur = cur.first
                         continue
                     elif kind is Gen:
-                        block = cur.fn(*cur.args, **cur.kwargs)
+                        block = cur.function(*cur.args, **cur.kwargs)
                         if typeof(block) is not GeneratorType:
                             cur.refuse(block)
                         stack.append(self.depth)
@@ -386,6 +397,9 @@ class Fiber(Generic[A, E]):
         """Make the cause of what user code raised; a do-block that raised has ended and leaves the stack."""
         _trimmed(raised)
         self.waiter = None
+        if self.next is not None:  # it raised after it had let the fiber go on
+            self.next = None
+            self.runtime.ready.remove(self)
         stack = self.stack
         if stack and type(stack[-1]) is GeneratorType and stack[-1].gi_frame is None:
             self._pop_block()
@@ -469,7 +483,7 @@ def _cause_of(raised: BaseException) -> Cause[Any]:
 
 def from_exit(outcome: Exit[A1, E1]) -> Effect[A1, E1]:
     """Make the effect that ends like this."""
-    return Succeed(outcome.value) if isinstance(outcome, Success) else FailCause(outcome.cause)
+    return Succeed(outcome.value) if isinstance(outcome, Success) else FailAgain(outcome)
 
 
 # ---- forks -------------------------------------------------------------------------------------------------
@@ -523,13 +537,14 @@ class _Joiner(Waiter):
 class Fork(AnyEffect):
     """Start another fiber: a child of this one, or on its own."""
 
-    __slots__ = ("child", "first")
+    __slots__ = ("child", "first", "immediately")
 
-    def __init__(self, first: AnyEffect, child: bool) -> None:
+    def __init__(self, first: AnyEffect, child: bool, immediately: bool = False) -> None:
         self.first = first
         self.child = child
+        self.immediately = immediately
 
-    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect | None:
         runtime = fiber.runtime
         forked: Fiber[Any, Any] = Fiber(runtime, self.first, fiber.env)
         forked.interruptible = fiber.interruptible
@@ -537,8 +552,12 @@ class Fork(AnyEffect):
             fiber.adopt(forked)
         else:
             runtime.roots.add(forked)
-        runtime.ready.append(forked)
-        return Succeed(forked)
+        if not self.immediately:
+            runtime.ready.append(forked)
+            return Succeed(forked)
+        fiber.next = Succeed(forked)
+        runtime.ready.extendleft((fiber, forked))
+        return None
 
 
 def interrupt_all(fibers: Iterable[Fiber[Any, Any]]) -> AnyEffect:
@@ -558,6 +577,13 @@ def _exits(fibers: Iterable[Fiber[Any, Any]]) -> Generator[Any, Any, list[Exit[A
     for fiber in fibers:
         exits.append((yield from fiber.await_()))
     return exits
+
+
+def _values(exits: list[Exit[Any, Any]]) -> AnyEffect:
+    failed = all_void(exits)
+    if isinstance(failed, Failure):
+        return FailCause(failed.cause)
+    return Succeed([outcome.get() for outcome in exits])
 
 
 # ---- the runtime -------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import attrs
+from returns.maybe import Maybe, Nothing, Some
 from typing_extensions import TypeVar
 
 from durable_effect.clock import ZERO, clock_of
@@ -42,22 +43,35 @@ class Tick:
     started_at: datetime
     now: datetime
     dice: Callable[[float, float], float]
+    previous_at: datetime | None = None
+
+    @property
+    def elapsed(self) -> timedelta:
+        """The time since the schedule began."""
+        return self.now - self.started_at
+
+    @property
+    def elapsed_since_previous(self) -> timedelta:
+        """The time since the step before; nothing at the first one."""
+        return ZERO if self.previous_at is None else self.now - self.previous_at
 
 
 @attrs.define
 class Again(Generic[Out]):
-    """Once more, after `delay`."""
+    """Once more, after `delay`. `taps` are run before that."""
 
     output: Out
     delay: timedelta
     state: Any = None
+    taps: tuple[Effect[object], ...] = ()
 
 
 @attrs.define
 class Done(Generic[Out]):
-    """No more."""
+    """No more. `taps` are run at the end."""
 
     output: Out
+    taps: tuple[Effect[object], ...] = ()
 
 
 Step = Again[Any] | Done[Any]
@@ -68,7 +82,7 @@ class Schedule(Generic[In, Out]):
 
     __slots__ = ("_next", "initial")
 
-    def __init__(self, next: Callable[[Any, Tick], Step], initial: Any = None) -> None:  # noqa: A002
+    def __init__(self, next: Callable[[Any, Tick], Step], initial: Any = None) -> None:
         self._next = next
         self.initial = initial
 
@@ -113,6 +127,23 @@ class Schedule(Generic[In, Out]):
         return Schedule(step)
 
     @staticmethod
+    def windowed(interval: Span) -> Schedule[object, int]:
+        """Always again, at the next multiple of the interval from the start, however long the run took."""
+        width = to_timedelta(interval, positive=True)
+        return Schedule(lambda state, tick: Again(tick.attempt - 1, width - tick.elapsed % width))
+
+    @staticmethod
+    def fibonacci(one: Span) -> Schedule[object, timedelta]:
+        """Always again, after one, one, two, three, five and so on times this span; answers the delay."""
+        first = to_timedelta(one)
+
+        def step(state: tuple[timedelta, timedelta], tick: Tick) -> Step:
+            delay, after = state
+            return Again(delay, delay, (after, _sum(delay, after)))
+
+        return Schedule(step, (first, first))
+
+    @staticmethod
     def exponential(base: Span, factor: float = 2.0) -> Schedule[object, timedelta]:
         """Always again, after base, base * factor, base * factor ** 2 and so on; answers the delay."""
         first = to_timedelta(base)
@@ -151,11 +182,17 @@ class Schedule(Generic[In, Out]):
         """Change the output."""
 
         def step(state: Any, tick: Tick) -> Step:
-            match self._next(state, tick):
-                case Again(output, delay, after):
-                    return Again(f(output), delay, after)
-                case Done(output):
-                    return Done(f(output))
+            decided = self._next(state, tick)
+            return attrs.evolve(decided, output=f(decided.output))
+
+        return Schedule(step, self.initial)
+
+    def tap(self, f: Callable[[Out], Effect[object]]) -> Schedule[In, Out]:
+        """Run an effect made of the output at every step, before the delay."""
+
+        def step(state: Any, tick: Tick) -> Step:
+            decided = self._next(state, tick)
+            return attrs.evolve(decided, taps=(*decided.taps, f(decided.output)))
 
         return Schedule(step, self.initial)
 
@@ -175,7 +212,7 @@ class Schedule(Generic[In, Out]):
         def step(state: Any, tick: Tick) -> Step:
             decided = self._next(state, tick)
             if isinstance(decided, Again):
-                return Again(decided.output, f(tick, decided.output, decided.delay), decided.state)
+                return attrs.evolve(decided, delay=f(tick, decided.output, decided.delay))
             return decided
 
         return Schedule(step, self.initial)
@@ -188,7 +225,7 @@ class Schedule(Generic[In, Out]):
             decided = self._next(state, tick)
             over = times is not None and tick.attempt > times
             late = limit is not None and tick.now - tick.started_at > limit
-            return Done(decided.output) if over or late else decided
+            return Done(decided.output, decided.taps) if over or late else decided
 
         return Schedule(step, self.initial)
 
@@ -197,7 +234,7 @@ class Schedule(Generic[In, Out]):
 
         def step(state: Any, tick: Tick) -> Step:
             decided = self._next(state, tick)
-            return decided if predicate(tick.input) else Done(decided.output)
+            return decided if predicate(tick.input) else Done(decided.output, decided.taps)
 
         return Schedule(step, self.initial)
 
@@ -209,13 +246,44 @@ class Schedule(Generic[In, Out]):
         """Answer the inputs in place of the outputs."""
 
         def step(state: Any, tick: Tick) -> Step:
-            match self._next(state, tick):
-                case Again(_, delay, after):
-                    return Again(tick.input, delay, after)
-                case Done():
-                    return Done(tick.input)
+            return attrs.evolve(self._next(state, tick), output=tick.input)
 
         return Schedule(step, self.initial)
+
+    def max(self: Schedule[In1, Out1], other: Schedule[In1, Out2]) -> Schedule[In1, tuple[Out1, Out2]]:
+        """Follow both schedules, the slower delay each time, until the first of them ends; answers both
+        outputs.
+        """
+
+        def step(state: Any, tick: Tick) -> Step:
+            one, two = self._next(state[0], tick), other._next(state[1], tick)
+            output, taps = (one.output, two.output), one.taps + two.taps
+            if isinstance(one, Again) and isinstance(two, Again):
+                return Again(output, max(one.delay, two.delay), (one.state, two.state), taps)
+            return Done(output, taps)
+
+        return Schedule(step, (self.initial, other.initial))
+
+    def min(self: Schedule[In1, Out1], other: Schedule[In1, Out2]) -> Schedule[In1, tuple[Out1, Out2]]:
+        """Follow both schedules, the faster delay each time, until both have ended; answers both outputs.
+
+        The one that ended first keeps its last output.
+        """
+
+        def step(state: Any, tick: Tick) -> Step:
+            one, two = _unless_done(self, state[0], tick), _unless_done(other, state[1], tick)
+            output, taps = (one.output, two.output), one.taps + two.taps
+            delays = [decided.delay for decided in (one, two) if isinstance(decided, Again)]
+            after = tuple(d.state if isinstance(d, Again) else Done(d.output) for d in (one, two))
+            return Again(output, min(delays), after, taps) if delays else Done(output, taps)
+
+        return Schedule(step, (self.initial, other.initial))
+
+    intersect = max  # noqa: A003 - the method above
+    """Another name of `max`: both must want to go on."""
+
+    union = min  # noqa: A003 - the method above
+    """Another name of `min`: one must want to go on."""
 
     def concat(self: Schedule[In1, Out1], after: Schedule[In1, Out2]) -> Schedule[In1, Out1 | Out2]:
         """Follow this schedule to its end and then the other one, from its own beginning."""
@@ -225,16 +293,44 @@ class Schedule(Generic[In, Out]):
             if begun is None:
                 decided = self._next(inner, tick)
                 if isinstance(decided, Again):
-                    return Again(decided.output, decided.delay, (None, decided.state))
+                    return attrs.evolve(decided, state=(None, decided.state))
                 begun, inner = (tick.attempt - 1, tick.now), after.initial
             runs, since = begun
             own = attrs.evolve(tick, attempt=tick.attempt - runs, started_at=since)
             decided = after._next(inner, own)
             if isinstance(decided, Again):
-                return Again(decided.output, decided.delay, (begun, decided.state))
+                return attrs.evolve(decided, state=(begun, decided.state))
             return decided
 
         return Schedule(step, (None, self.initial))
+
+
+def _unless_done(schedule: Schedule[Any, Any], state: Any, tick: Tick) -> Step:
+    return cast("Step", state) if isinstance(state, Done) else schedule.next(state, tick)
+
+
+def _sum(one: timedelta, two: timedelta) -> timedelta:
+    try:
+        return one + two
+    except OverflowError:
+        return timedelta.max
+
+
+def limited(
+    schedule: Schedule[Any, Any] | None,
+    times: int | None,
+    while_: Callable[[Any], bool] | None,
+    until: Callable[[Any], bool] | None,
+) -> Schedule[Any, Any]:
+    """Answer the schedule with these limits; without one, that of going on at once."""
+    if schedule is None and times is None and while_ is None and until is None:
+        raise TypeError("say how often: a schedule, or times=, while_= or until=")
+    limited = Schedule.forever() if schedule is None else schedule
+    if times is not None:
+        limited = limited.up_to(times=times)
+    if while_ is not None:
+        limited = limited.while_(while_)
+    return limited if until is None else limited.until(until)
 
 
 def _times(base: timedelta, factor: float, power: int) -> timedelta:
@@ -250,24 +346,27 @@ def _times(base: timedelta, factor: float, power: int) -> timedelta:
 class _Run:
     """A schedule at work."""
 
-    __slots__ = ("attempt", "schedule", "started_at", "state")
+    __slots__ = ("attempt", "previous_at", "schedule", "started_at", "state")
 
     def __init__(self, schedule: Schedule[Any, Any], started_at: datetime) -> None:
         self.schedule = schedule
         self.state = schedule.initial
         self.attempt = 0
         self.started_at = started_at
+        self.previous_at: datetime | None = None
 
-    def step(self, input: Any) -> Effect[Step]:  # noqa: A002
+    def step(self, input: Any) -> Effect[Step]:
         """Ask the schedule what comes next."""
 
         def ask(fiber: Any) -> AnyEffect:
             self.attempt += 1
             now, dice = clock_of(fiber).current(), random_of(fiber).source.uniform
-            decided = self.schedule.next(self.state, Tick(input, self.attempt, self.started_at, now, dice))
+            tick = Tick(input, self.attempt, self.started_at, now, dice, self.previous_at)
+            decided = self.schedule.next(self.state, tick)
+            self.previous_at = now
             if isinstance(decided, Again):
                 self.state = decided.state
-            return Succeed(decided)
+            return Effect.all(iter(decided.taps)).as_(decided) if decided.taps else Succeed(decided)
 
         return WithFiber(ask)
 
@@ -285,11 +384,20 @@ class _Failed:
 
 def retry(effect: AnyEffect, schedule: Schedule[Any, Any]) -> AnyEffect:
     """Run again after typed errors, as the schedule says."""
+    return retry_or_else(effect, schedule, lambda error, _: FailWith(error))
+
+
+def retry_or_else(
+    effect: AnyEffect, schedule: Schedule[Any, Any], f: Callable[[Any, Any], AnyEffect]
+) -> AnyEffect:
+    """Run again after typed errors, as the schedule says; then go on with `f(error, output)`."""
     attempt = CatchAll(effect, lambda error: Succeed(_Failed(error)))
-    return Gen(_retry, (attempt, schedule), {})
+    return Gen(_retry, (attempt, schedule, f), {})
 
 
-def _retry(attempt: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, Any, Any]:
+def _retry(
+    attempt: AnyEffect, schedule: Schedule[Any, Any], f: Callable[[Any, Any], AnyEffect]
+) -> Generator[Any, Any, Any]:
     run = yield from _begin(schedule)
     while True:
         outcome = yield from attempt
@@ -297,7 +405,7 @@ def _retry(attempt: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, A
             return outcome
         decided = yield from run.step(outcome.error)
         if isinstance(decided, Done):
-            return (yield from FailWith(outcome.error))
+            return (yield from f(outcome.error, decided.output))
         yield from Effect.sleep(decided.delay)
 
 
@@ -314,3 +422,41 @@ def _repeat(effect: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, A
         if isinstance(decided, Done):
             return decided.output
         yield from Effect.sleep(decided.delay)
+
+
+def repeat_or_else(
+    effect: AnyEffect, schedule: Schedule[Any, Any], f: Callable[[Any, Maybe[Any]], AnyEffect]
+) -> AnyEffect:
+    """Run again after successes, as the schedule says; after a typed error go on with `f(error, output)`."""
+    attempt = CatchAll(effect, lambda error: Succeed(_Failed(error)))
+    return Gen(_repeat_or_else, (attempt, schedule, f), {})
+
+
+def _repeat_or_else(
+    attempt: AnyEffect, schedule: Schedule[Any, Any], f: Callable[[Any, Maybe[Any]], AnyEffect]
+) -> Generator[Any, Any, Any]:
+    run = yield from _begin(schedule)
+    output: Maybe[Any] = Nothing
+    while True:
+        value = yield from attempt
+        if type(value) is _Failed:
+            return (yield from f(value.error, output))
+        decided = yield from run.step(value)
+        if isinstance(decided, Done):
+            return decided.output
+        output = Some(decided.output)
+        yield from Effect.sleep(decided.delay)
+
+
+def on_schedule(effect: AnyEffect, schedule: Schedule[Any, Any]) -> AnyEffect:
+    """Run whenever the schedule says so, which is asked before the first run too."""
+    return Gen(_on_schedule, (effect, schedule), {})
+
+
+def _on_schedule(effect: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, Any, Any]:
+    run = yield from _begin(schedule)
+    value: Any = None
+    while isinstance(decided := (yield from run.step(value)), Again):
+        yield from Effect.sleep(decided.delay)
+        value = yield from effect
+    return decided.output

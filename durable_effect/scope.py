@@ -6,10 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, overload
 
+from durable_effect.concurrency import for_each
 from durable_effect.context import Need
 from durable_effect.edge import FromAsync
 from durable_effect.effect import Effect
-from durable_effect.exit import Cause, Exit, Failure, Success
+from durable_effect.exit import Cause, Exit, Success, all_void
 from durable_effect.ops import (
     VOID,
     AnyEffect,
@@ -26,7 +27,7 @@ from durable_effect.ops import (
     Sync,
     WithFiber,
 )
-from durable_effect.runtime import Fiber
+from durable_effect.runtime import Fiber, from_exit
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -35,19 +36,23 @@ Finalizer = Callable[[Exit[Any, Any]], Effect[Any, Any, Any]]
 
 
 class Scope:
-    """Finalizers, run in reverse order when the scope is closed. A service: `Need[Scope]`."""
+    """Finalizers, run in reverse order when the scope is closed; all at once in a `parallel` one.
 
-    __slots__ = ("_closed", "_finalizers", "_parent")
+    A service: `Need[Scope]`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_closed", "_finalizers", "_parallel", "_parent")
+
+    def __init__(self, parallel: bool = False) -> None:
+        self._parallel = parallel
         self._finalizers: dict[object, Finalizer] = {}
         self._closed: Exit[Any, Any] | None = None
         self._parent: tuple[Scope, object] | None = None
 
     @staticmethod
-    def make() -> Effect[Scope]:
+    def make(*, parallel: bool = False) -> Effect[Scope]:
         """Make an open scope. Whoever makes one closes it."""
-        return Sync(Scope)
+        return Sync(lambda: Scope(parallel))
 
     def add_finalizer(self, finalizer: Callable[[Exit[Any, Any]], Effect[object]]) -> Effect[None]:
         """Have `finalizer(exit)` run when the scope is closed; in a closed scope it runs at once."""
@@ -70,16 +75,28 @@ class Scope:
         """Forget a finalizer."""
         self._finalizers.pop(key, None)
 
+    def keep_fiber(self, fiber: Fiber[A, E], by: int) -> Fiber[A, E]:
+        """Interrupt the fiber when this scope closes; in a closed one at once, in the name of fiber `by`.
+
+        The fiber that closes the scope is not interrupted by that.
+        """
+        if self._closed is not None:
+            fiber.request_interrupt(by)
+            return fiber
+        key = self.attach(lambda _: WithFiber(lambda me: VOID if me is fiber else fiber.interrupt()))
+        fiber.observe(lambda _: self.detach(key))
+        return fiber
+
     @property
     def is_closed(self) -> bool:
         """Whether the scope has been closed."""
         return self._closed is not None
 
-    def fork(self) -> Effect[Scope]:
+    def fork(self, *, parallel: bool = False) -> Effect[Scope]:
         """Make a scope that is closed with this one, in its place among the finalizers, or earlier."""
 
         def make() -> Effect[Scope]:
-            child = Scope()
+            child = Scope(parallel)
             if self._closed is not None:
                 return Map(child.close(self._closed), lambda _: child)
             child._parent = (self, self.attach(child.close))
@@ -88,9 +105,9 @@ class Scope:
         return Suspend(make)
 
     def close(self, outcome: Exit[Any, Any]) -> Effect[None]:
-        """Run the finalizers, the last one first.
+        """Run the finalizers: the last one first, and the next when that has ended, or all at once.
 
-        One that fails does not stop the others; its cause is answered.
+        One that fails does not stop the others; the causes of all that fail are answered.
         """
         return Interruptibility(Gen(self._close, (outcome,), {}), interruptible=False)
 
@@ -100,14 +117,18 @@ class Scope:
         self._closed = outcome
         if self._parent is not None:
             self._parent[0].detach(self._parent[1])
-        cause: Cause[Any] = Cause()
+        exits: list[Exit[Any, Any]] = []
         while self._finalizers:
-            _, finalizer = self._finalizers.popitem()
-            ended: Exit[Any, Any] = yield from _exit_of(finalizer, outcome)
-            if isinstance(ended, Failure):
-                cause = cause.combine(ended.cause)
-        if cause.reasons:
-            yield from FailCause(cause)
+            if self._parallel:
+                exits += yield from _all_exits(self._take_all(), outcome)
+            else:
+                _, finalizer = self._finalizers.popitem()
+                exits.append((yield from _exit_of(finalizer, outcome)))
+        yield from from_exit(all_void(exits))
+
+    def _take_all(self) -> list[Finalizer]:
+        finalizers, self._finalizers = self._finalizers, {}
+        return list(reversed(finalizers.values()))
 
     @overload
     def extend(self, effect: Effect[A, E, Need[Scope]]) -> Effect[A, E]: ...
@@ -128,6 +149,10 @@ class Scope:
 
 def _exit_of(finalizer: Finalizer, outcome: Exit[Any, Any]) -> AnyEffect:
     return Suspend(lambda: finalizer(outcome)).exit()
+
+
+def _all_exits(finalizers: list[Finalizer], outcome: Exit[Any, Any]) -> AnyEffect:
+    return for_each(finalizers, lambda finalizer: _exit_of(finalizer, outcome), "unbounded", False)
 
 
 def _nothing(_: object) -> None:
@@ -214,11 +239,6 @@ def fork_in(effect: AnyEffect, scope: Scope) -> AnyEffect:
 
     def start(me: Fiber[Any, Any]) -> AnyEffect:
         fiber: Fiber[Any, Any] = me.runtime.start(effect, me.env)
-        if scope.is_closed:
-            fiber.request_interrupt(me.id)
-            return Succeed(fiber)
-        key = scope.attach(lambda _: fiber.interrupt())
-        fiber.observe(lambda _: scope.detach(key))
-        return Succeed(fiber)
+        return Succeed(scope.keep_fiber(fiber, me.id))
 
     return WithFiber(start)

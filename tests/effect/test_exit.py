@@ -83,7 +83,7 @@ def test_interrupted_only_needs_an_interruption() -> None:
     """An empty cause is not an interrupted one."""
     assert Cause.interrupt().is_interrupted_only
     assert not Cause().is_interrupted_only
-    assert not Cause((Interrupt(1), Fail("e"))).has_interrupts_only
+    assert not Cause((Interrupt(1), Fail("e"))).is_interrupted_only
     assert Cause((Interrupt(1), Fail("e"))).has_interrupts
 
 
