@@ -50,11 +50,15 @@ class JobsTestKit:
         self._env = Env.of(Random, Random.seeded(seed))
         self.storage = MemoryStorage() if storage is None else storage
         """What survives :meth:`restart`."""
-        self._boot(now)
+        try:
+            self._boot(now)
+        except BaseException:
+            self.close()
+            raise
 
     def _boot(self, now: datetime) -> None:
         self._runtime = TestRuntime(now, self._env)
-        self._scope = self._runtime.run(Scope.make())
+        self._scope = Scope()
         services = self._runtime.run(self._scope.extend(self._services.build()))
         registry = self._jobs.registry.with_telemetry()
         opened = start_engine(registry, self.storage, services, alarms=True, polls=False)
