@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import count, cycle
+from itertools import cycle
 from typing import Any
 
 import attrs

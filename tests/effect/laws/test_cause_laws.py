@@ -6,13 +6,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import Bug, Oops
 from returns.maybe import Nothing, Some
 from returns.result import Failure as Err
 from returns.result import Result
 from returns.result import Success as Ok
 
 from durable_effect import Cause, Die, Effect, Fail, Failure, Interrupt, Success
-from programs import Bug, Oops
 
 numbers = st.integers(0, 2)
 errors = st.one_of(st.builds(Oops, st.sampled_from("ab")), numbers, st.lists(numbers, max_size=2))

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-
 from programs import BLOCKS, FINAL, FORKING, MIXED, PLAIN, SEQUENTIAL, WIDE, called_off, observe, programs
 from wide_reference import WideReference
 

@@ -44,7 +44,7 @@ class WideReference(Reference):
                 if end[0] == "bad" and me.pending and me.interruptible:
                     raise Bad(combine([reason for reason in end[1] if reason[0] != "fail"], me.pending))
                 return value_of(changed(end, lambda how, what: ("die" if how == "fail" else how, what)))
-            case "try", p, q:  # `except TypedError` in a do-block: it catches what flies by, errors before defects
+            case "try", p, q:  # `except TypedError` in a do-block: it sees whatever flies by
                 end = yield from end_of(sub(p))
                 reasons = sorted(end[1] if end[0] == "bad" else (), key=lambda reason: reason[0] != "fail")
                 thrown = [what for how, what in reasons if how != "interrupt"][:1]
