@@ -26,7 +26,7 @@ from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerErr
 from durable_effect_jobs.events import Failure, JobExecuted, JobStarted, JobTerminated
 from durable_effect_jobs.failure import SETTLED, after_failure
 from durable_effect_jobs.instance import Alarm, Instance
-from durable_effect_jobs.retry import Retry
+from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
     Command,
@@ -38,6 +38,7 @@ from durable_effect_jobs.step import (
     StepError,
     Turn,
     check_handler,
+    check_option,
     checked,
     logging_level,
     park,
@@ -487,6 +488,7 @@ class Continuous:
         a failed run is reported and the schedule goes on.
         """
         check_handler("execute", execute)
+        check_option("retry", retry, Retry, A_RETRY)
         if not callable(getattr(schedule, "next_after", None)):
             raise ValueError(
                 'schedule= takes Continuous.every("30 minutes") or Continuous.cron("*/5 * * * *")'

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, cast, overload
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Clock, Do, Effect, Random, Schema
+from durable_effect import Clock, Do, Effect, Random, Schema, SchemaError
 from durable_effect.canonical_json import from_json_bytes, to_json_bytes
 from durable_effect.duration import Span
 from durable_effect_jobs.attempt import Draft, Failed, Finished, attempt
@@ -26,7 +26,7 @@ from durable_effect_jobs.errors import Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import DebounceFlushed, DebounceStarted, JobExecuted, JobTerminated
 from durable_effect_jobs.failure import SETTLED, after_failure, execution_error
 from durable_effect_jobs.instance import Alarm, Instance, Mark
-from durable_effect_jobs.retry import Retry
+from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
     Command,
@@ -39,6 +39,7 @@ from durable_effect_jobs.step import (
     Turn,
     bounded,
     check_handler,
+    check_option,
     checked,
     logging_level,
     park,
@@ -578,6 +579,7 @@ class Debounce:
         and begins as the first event.
         """
         check_handler("execute", execute)
+        check_option("retry", retry, Retry, A_RETRY)
         check_handler("on_event", on_event, optional=True)
         if mode not in ("fixed", "trailing"):
             raise ValueError(f'mode= takes "fixed" or "trailing", got {mode!r}')
@@ -585,6 +587,7 @@ class Debounce:
             raise ValueError(
                 'max_wait= bounds mode="trailing"; a fixed window ends flush_after its first event'
             )
+        check_option("max_events", max_events, int, "a number")
         if max_events is not None and (isinstance(max_events, bool) or max_events < 1):
             raise ValueError(f"max_events is 1 or more, got {max_events!r}")
         events = Schema.ensure(event_schema)
@@ -597,7 +600,10 @@ class Debounce:
             if on_event is None:
                 raise ValueError("state_schema= needs an on_event= that makes states out of events")
             states = Schema.ensure(state_schema)
-            first = _first_states(states, initial_state)
+            try:
+                first = _first_states(states, initial_state)
+            except SchemaError as error:
+                raise ValueError(f"initial_state= is {ValidationError.of(error)}") from error
         return DebounceJob(
             event_schema=events,
             state_schema=states,

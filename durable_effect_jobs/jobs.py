@@ -26,7 +26,7 @@ from durable_effect_jobs.engine import Engine
 from durable_effect_jobs.errors import StorageError
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.services import missing_services
-from durable_effect_jobs.step import Job, Limits
+from durable_effect_jobs.step import Job, Limits, check_option
 from durable_effect_jobs.storage import Storage
 from durable_effect_jobs.storage.open import open_storage
 from durable_effect_jobs.telemetry import start_sender
@@ -66,8 +66,7 @@ class DurableJobs(Generic[E]):
         self, storage: str | Storage, /, *, alarms: bool = True
     ) -> Effect[JobsClient, E | StorageError | MissingServiceError, Need[Scope]]:
         """The same as an effect that is undone at the end of its scope."""
-        opened = open_storage(storage) if isinstance(storage, str) else Effect.succeed(storage)
-        return self._open(opened, alarms)
+        return self._open(_opened(storage), alarms)
 
     @Effect.gen
     def _open(
@@ -79,6 +78,11 @@ class DurableJobs(Generic[E]):
             yield from _send_telemetry(storage, self.tracker, self.tracker.endpoint)
         engine = yield from start_engine(self.registry, storage, services, alarms=alarms, polls=True)
         return JobsClient(engine)
+
+
+def _opened(storage: Any) -> Effect[Storage, StorageError, Need[Scope]]:
+    """What is no storage is read as the name of one, and refused with what that could be."""
+    return Effect.succeed(storage) if hasattr(storage, "commit") else open_storage(storage)
 
 
 @Effect.gen
@@ -164,6 +168,12 @@ def create_durable_jobs(
     its end. A service that it does not provide is a type error here, and a ``MissingServiceError`` when
     connecting. ``limits`` bounds states, windows and concurrency.
     """
+    check_option(
+        "definitions", definitions, Mapping, 'a mapping from names to jobs, such as {"mailer": mailer}'
+    )
+    check_option("layer", layer, Layer, "a Layer, such as Layer.succeed(Mailer, mailer)")
+    check_option("tracker", tracker, Tracker, 'a Tracker, such as Tracker("https://events.example.com")')
+    check_option("limits", limits, Limits, "Limits, such as Limits(concurrency=10)")
     registry = Registry(
         definitions,
         limits=limits or Limits(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -52,6 +52,23 @@ def _longest(value: Span | None) -> timedelta | None:
     return None if value is None else to_timedelta(value, positive=True, name="max_duration")
 
 
+A_RETRY = "a Retry, such as Retry(max_attempts=3)"
+
+
+def _predicate(_: object, __: object, value: Any) -> None:
+    if value is not None and (
+        isinstance(value, type) or not callable(value)
+    ):  # a class would accept everything
+        raise ValueError(
+            f"retryable= takes a predicate, such as lambda error: isinstance(error, OSError), got {value!r}"
+        )
+
+
+def _an_end(_: object, __: object, value: str) -> None:
+    if value not in ("terminate", "stop"):
+        raise ValueError(f'on_exhausted= takes "terminate" or "stop", got {value!r}')
+
+
 def _at_least_one(_: object, __: object, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise ValueError(f"max_attempts is the total number of executions, 1 or more: got {value!r}")
@@ -72,14 +89,12 @@ class Retry:
     """
 
     max_attempts: int = attrs.field(default=3, validator=_at_least_one)
-    delay: Backoff = attrs.field(
-        default=_DEFAULT_DELAY, converter=_delays, kw_only=True
-    )
+    delay: Backoff = attrs.field(default=_DEFAULT_DELAY, converter=_delays, kw_only=True)
     jitter: bool = attrs.field(default=True, kw_only=True)
     max_duration: timedelta | None = attrs.field(default=None, converter=_longest, kw_only=True)
-    retryable: Callable[[object], bool] | None = attrs.field(default=None, kw_only=True)
+    retryable: Callable[[object], bool] | None = attrs.field(default=None, validator=_predicate, kw_only=True)
     on_exhausted: Literal["terminate", "stop"] = attrs.field(
-        default="terminate", validator=attrs.validators.in_(("terminate", "stop")), kw_only=True
+        default="terminate", validator=_an_end, kw_only=True
     )
 
     def verdict(

@@ -44,6 +44,7 @@ __all__ = [
     "Turn",
     "bounded",
     "check_handler",
+    "check_option",
     "checked",
     "logging_level",
     "park",
@@ -234,15 +235,22 @@ def check_handler(name: str, handler: object, *, optional: bool = False) -> None
         )
 
 
+def check_option(name: str, value: object, kind: type[Any], expected: str) -> None:
+    """Refuse an option of another type, at definition."""
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name}= takes {expected}, got {value!r}")
+
+
 def logging_level(value: JobLogging) -> int:
     """``False``: failures only; ``True``: everything; a level; ``"none"``: silent."""
     if isinstance(value, bool):
         return logging.DEBUG if value else logging.ERROR
     if isinstance(value, int):
         return value
-    if value.lower() == "none":
+    text = value.upper() if isinstance(value, str) else ""  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+    if text == "NONE":
         return _SILENT
-    level = logging.getLevelNamesMapping().get(value.upper())
+    level = logging.getLevelNamesMapping().get(text)
     if level is None:
         raise ValueError(f'logging= takes True, False, a level such as "WARNING", or "none": got {value!r}')
     return level

@@ -32,7 +32,7 @@ from durable_effect_jobs.events import (
 )
 from durable_effect_jobs.failure import SETTLED, after_failure, execution_error
 from durable_effect_jobs.instance import Alarm, Instance, Mark
-from durable_effect_jobs.retry import Retry
+from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
     Command,
@@ -44,6 +44,7 @@ from durable_effect_jobs.step import (
     StepError,
     Turn,
     check_handler,
+    check_option,
     checked,
     logging_level,
     park,
@@ -617,6 +618,7 @@ class Task:
         """
         check_handler("on_event", on_event)
         check_handler("execute", execute)
+        check_option("retry", retry, Retry, A_RETRY)
         check_handler("on_idle", on_idle, optional=True)
         check_handler("on_error", on_error, optional=True)
         return TaskJob(

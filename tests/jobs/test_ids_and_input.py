@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import attrs
 import pytest
@@ -610,6 +611,62 @@ def test_a_job_name_has_no_colon_and_is_not_empty(name: str) -> None:
 def test_a_definition_that_cannot_be_is_refused(define: Callable[[], Any]) -> None:
     """Spans, counts and limits are checked where they are written, not where they first hurt."""
     with pytest.raises((TypedError, ValueError)):
+        define()
+
+
+def _define(**options: Any) -> Any:
+    return Continuous.make(
+        **{"state_schema": Visit, "schedule": Continuous.every("1 hour"), "execute": rest, **options}
+    )
+
+
+def _batch(**options: Any) -> Any:
+    return Debounce.make(**{"event_schema": Visit, "flush_after": "1 second", "execute": rest, **options})
+
+
+def _task(**options: Any) -> Any:
+    return Task.make(state_schema=Visit, event_schema=Visit, on_event=rest, execute=rest, **options)
+
+
+def rest(*_: Any) -> Effect[None]:
+    """Does nothing."""
+    return Effect.void
+
+
+@pytest.mark.parametrize(
+    ("define", "says"),
+    [
+        (lambda: _define(retry=3), "retry= takes a Retry"),
+        (lambda: _batch(retry=3), "retry= takes a Retry"),
+        (lambda: _task(retry="3 times"), "retry= takes a Retry"),
+        (lambda: _define(logging=None), "logging= takes"),
+        (lambda: _define(logging=0.5), "logging= takes"),
+        (lambda: _batch(max_events="3"), "max_events= takes a number"),
+        (
+            lambda: _batch(state_schema=Visit, on_event=rest),
+            "initial_state= is not a valid Visit: .* found None",
+        ),
+        (
+            lambda: _batch(state_schema=Visit, on_event=rest, initial_state=3),
+            "initial_state= is not a valid Visit: .* found int",
+        ),
+        (lambda: Retry(on_exhausted=cast("Any", "retry")), 'on_exhausted= takes "terminate" or "stop"'),
+        (lambda: Retry(retryable=cast("Any", OSError)), "retryable= takes a predicate"),
+        (lambda: Retry(retryable=cast("Any", (OSError,))), "retryable= takes a predicate"),
+        (lambda: create_durable_jobs(cast("Any", [_define()])), "definitions= takes a mapping"),
+        (lambda: create_durable_jobs({}, layer=cast("Any", Visit("a", 1))), "layer= takes a Layer"),
+        (lambda: create_durable_jobs({}, tracker=cast("Any", "https://x")), "tracker= takes a Tracker"),
+        (lambda: create_durable_jobs({}, limits=cast("Any", {"concurrency": 1})), "limits= takes Limits"),
+        (
+            lambda: create_durable_jobs({}).connect(cast("Any", Path("jobs.db"))),
+            "expected text, got PosixPath",
+        ),
+        (lambda: create_durable_jobs({}).connect(cast("Any", None)), "expected text, got NoneType"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(define: Callable[[], Any], says: str) -> None:
+    """What was meant for something else is refused where it is written, and what goes there is said."""
+    with pytest.raises(ValueError, match=says):
         define()
 
 
