@@ -424,10 +424,10 @@ async def _rows(case: Case, wanted: Effort) -> list[Row]:
     repeats = wanted.of(case.repeats)
     loops = (case.ours, *case.against.values())
     measured = await in_turns(wanted.rounds, *(_measurement(loop, repeats, case.of) for loop in loops))
-    ours, *theirs = (min(figures) for figures in measured)
+    ours, *theirs = measured
     return [
-        Row(case.name, ours, "ns", baseline, best)
-        for baseline, best in zip(case.against, theirs, strict=True)
+        Row.of_best(case.name, ours, "ns", baseline, figures)
+        for baseline, figures in zip(case.against, theirs, strict=True)
     ]
 
 

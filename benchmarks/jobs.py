@@ -4,8 +4,7 @@
 
 Files are in the temporary directory, set with ``TMPDIR``: on a RAM disk the figures say nothing. The bare
 transaction is ``BEGIN IMMEDIATE``, one upsert of a row as large as an instance's, ``COMMIT``, with a
-write-ahead log and ``synchronous=FULL``. Medians of the rounds: a round may hold a checkpoint of the log, on
-either side.
+write-ahead log and ``synchronous=FULL``. Medians of the rounds, and of their ratios.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from sqlite3 import connect
-from statistics import median
 
 import attrs
 from measure import Effort, Measurement, Row, effort, in_turns, per_second, report
@@ -42,10 +40,10 @@ IDS = 1_000
 """How many instances "many ids" are."""
 
 CALLERS = 32
-ALONE = 100
+ALONE = 50
 """Calls of one caller in a round, and transactions of one row."""
 
-TOGETHER = 640
+TOGETHER = 320
 """Calls of many callers in a round."""
 
 BACKLOG = 2_000
@@ -114,6 +112,7 @@ class Bare:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("CREATE TABLE row (id TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID")
+        self._connection.execute(_UPSERT, ("one", next(self._bodies)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -243,11 +242,11 @@ async def _rows_of_case(
     baselines = _baselines(wanted, bare, case, callers)
     ours: Measurement = lambda: per_second(number, lambda: calls(client, case.call, ids, number, callers))  # noqa: E731
     measured = await in_turns(wanted.rounds, ours, *baselines.values())
-    figure, *figures = map(median, measured)
+    figures, *theirs = measured
     name = f"{case.name}, {callers} caller{'s' if callers > 1 else ''}"
     return [
-        Row(name, figure, "calls/s", baseline, of_baseline)
-        for baseline, of_baseline in zip(baselines, figures, strict=True)
+        Row.of_rounds(name, figures, "calls/s", baseline, of_baseline)
+        for baseline, of_baseline in zip(baselines, theirs, strict=True)
     ]
 
 
@@ -324,8 +323,8 @@ async def rows_of_alarms(wanted: Effort, directory: Path, row_bytes: int) -> lis
         )
     name = f"alarms, backlog of {number:,}"
     return [
-        Row(name, median(ours), "alarms/s", "bare transaction", median(single)),
-        Row(name, median(ours), "alarms/s", f"bare transaction of {AT_A_TIME} rows", median(grouped)),
+        Row.of_rounds(name, ours, "alarms/s", "bare transaction", single),
+        Row.of_rounds(name, ours, "alarms/s", f"bare transaction of {AT_A_TIME} rows", grouped),
     ]
 
 
@@ -338,10 +337,10 @@ async def rows_of_memory(wanted: Effort, directory: Path) -> list[Row]:
     """What instances that wait take at most while they come to be."""
     number = wanted.of(IDLE)
     urls = {"memory://": "memory://", "sqlite:///": f"sqlite:///{directory / 'idle.db'}"}
-    plain = _idle_mib("dict", number)
+    plain = [_idle_mib("dict", number)]
     baseline = "their states in a dict"
     return [
-        Row(f"peak memory, {number:,} idle, {name}", _idle_mib(url, number), "MiB", baseline, plain)
+        Row.of_best(f"peak memory, {number:,} idle, {name}", [_idle_mib(url, number)], "MiB", baseline, plain)
         for name, url in urls.items()
     ]
 
@@ -354,10 +353,10 @@ def _idle_mib(holder: str, number: int) -> float:
 async def rows_of_imports(wanted: Effort) -> list[Row]:
     """What importing a package takes in a new process."""
     names = (IMPORTS, "durable_effect", "durable_effect_jobs")
-    baseline, *ours = map(median, await in_turns(wanted.rounds, *map(_import_measurement, names)))
+    baseline, *ours = await in_turns(wanted.rounds, *map(_import_measurement, names))
     return [
-        Row(f"import {name}", figure, "ms", f"import {IMPORTS}", baseline)
-        for name, figure in zip(names[1:], ours, strict=True)
+        Row.of_rounds(f"import {name}", figures, "ms", f"import {IMPORTS}", baseline)
+        for name, figures in zip(names[1:], ours, strict=True)
     ]
 
 
@@ -375,7 +374,7 @@ def _run(*arguments: str) -> str:
 
 
 async def main() -> None:
-    wanted = effort(__doc__, rounds=9, quick_rounds=3)
+    wanted = effort(__doc__, rounds=15, quick_rounds=4)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         row_bytes = await bytes_per_row(directory)

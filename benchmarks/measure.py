@@ -33,11 +33,19 @@ class Row:
     unit: str
     baseline: str
     baseline_figure: float
+    ratio: float
+    """The figure in terms of its baseline."""
 
-    @property
-    def ratio(self) -> float:
-        """The figure in terms of its baseline."""
-        return self.figure / self.baseline_figure
+    @staticmethod
+    def of_best(name: str, ours: Sequence[float], unit: str, baseline: str, theirs: Sequence[float]) -> Row:
+        """The shortest times: for work of the processor alone, to which noise can only add."""
+        return Row(name, min(ours), unit, baseline, min(theirs), min(ours) / min(theirs))
+
+    @staticmethod
+    def of_rounds(name: str, ours: Sequence[float], unit: str, baseline: str, theirs: Sequence[float]) -> Row:
+        """The medians, and the median of the ratios of each round: what slows a round slows both."""
+        ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+        return Row(name, median(ours), unit, baseline, median(theirs), median(ratios))
 
 
 @dataclass(frozen=True, slots=True)
