@@ -21,18 +21,19 @@ from typing import Any, Protocol, TypeAlias, cast
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Clock, Do, Effect, Need, Random, Restore
+from durable_effect import Cause, Clock, Do, Effect, Need, Random, Restore
 from durable_effect_jobs.attempt import Inside, job_logger
 from durable_effect_jobs.errors import (
     DuplicateEventError,
     InvalidStateError,
     JobNotFoundError,
+    SchedulerError,
     StorageError,
     described,
 )
 from durable_effect_jobs.instance import Commit, Instance, Key, text_problem
 from durable_effect_jobs.registry import Registry
-from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn
+from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn, park
 from durable_effect_jobs.storage import Conflict, Storage
 
 __all__ = ["Alarms", "CallError", "dispatch", "fire_if_due", "inspect"]
@@ -78,27 +79,34 @@ def _dispatch(
     if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
         return (yield from Effect.fail(DuplicateEventError(command.event_id)))
     step: Step = yield from command.decide(job, before, turn)
-    if step.after is before or step.after is None or not step.after.is_due(now):
+    decided_at = yield from Clock.now()  # a handler that schedules "now" means a moment after this call began
+    if step.after is before or step.after is None or not step.after.is_due(decided_at):
         written = (
             yield from _commit(registry, key, step, now).tap(lambda _: _wake(key, step)).uninterruptible()
         )
         return (command.answer(turn, step, None),) if written else None
     return (
         yield from Effect.uninterruptible_mask(
-            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step)
+            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step, decided_at)
         )
     )
 
 
 @Effect.gen
 def _commit_and_fire(
-    restore: Restore, registry: Registry, job: Job[Any, Any], command: Command[A], turn: Turn, step: Step
+    restore: Restore,
+    registry: Registry,
+    job: Job[Any, Any],
+    command: Command[A],
+    turn: Turn,
+    step: Step,
+    now: datetime,
 ) -> Do[tuple[A] | None, CallError, Any]:
     """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
     if not (yield from _commit(registry, turn.key, step, turn.now)):
         return None
     due = cast("Instance", step.after)
-    run = _fire(registry, job, due, turn.now, own=True)
+    run = _fire(registry, job, due, now, own=True)
     fired = yield from restore(run).on_error(lambda _: _wake(turn.key, step))
     if fired is None:
         return (command.answer(turn, step, None),)
@@ -145,13 +153,20 @@ def _fire(
     turn = Turn(
         key=before.key, now=now, limits=registry.limits, include_state=registry.include_state, own=own
     )
-    step: Step = yield from job.fire(before, turn)
+    step: Step = yield from job.fire(before, turn).catch_cause(lambda cause: _undecided(before, turn, cause))
     ended = yield from Clock.now()
     commit = _no_duplicate(_commit(registry, before.key, step, ended))
     if not (yield from commit.tap(lambda _: _wake(before.key, step)).uninterruptible()):
         return None
     _report(job, before, cast("Fired", step.fired), step)
     return step
+
+
+def _undecided(before: Instance, turn: Turn, cause: Cause[Never]) -> Effect[Step]:
+    """A bug beside the handler, as in a schema of one's own: keep the record, and look again later."""
+    if cause.is_interrupted_only:
+        return Effect.fail_cause(cause)
+    return Effect.succeed(park(before, turn, SchedulerError("decide what follows", cause.squash())))
 
 
 def _no_duplicate(

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from typing_extensions import Never
 
 from durable_effect import Do, Effect, Fiber, Schema
 from durable_effect_jobs import (
@@ -27,11 +29,14 @@ from durable_effect_jobs import (
     Tracker,
     create_durable_jobs,
 )
+from durable_effect_jobs.continuous import ContinuousJob
 from durable_effect_jobs.errors import (
     InvalidStateError,
     SchedulerError,
     ValidationError,
 )
+from durable_effect_jobs.instance import Instance
+from durable_effect_jobs.step import Step, Turn
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 from durable_effect_jobs.testing import JobsTestKit
 
@@ -537,3 +542,50 @@ def test_nothing_is_kept_of_calls_and_runs_that_are_over() -> None:
         engine = kit.client._engine
         assert (engine._calls, engine._order, engine._running) == (0, {}, {})
         assert len(living_fibers() - before) <= 3  # the alarm loop and its sleep
+
+
+def test_what_a_handler_schedules_for_now_runs_within_the_call() -> None:
+    """On the computer's clock too, "now" has come when the handler is done, without any alarm loop."""
+    task = Task.make(
+        state_schema=int,
+        event_schema=int,
+        on_event=lambda event, ctx: ctx.schedule(timedelta(0)),
+        execute=lambda ctx: Effect.void,
+    )
+
+    async def scene() -> None:
+        async with create_durable_jobs({"job": task}).connect("memory://", alarms=False) as client:
+            sent = await client.task(task).send(id="a", event=1)
+            status = await client.task(task).status("a")
+            assert (sent.scheduled_at, status.execute_count) == (None, 1)
+
+    play(scene)
+
+
+class Buggy(ContinuousJob[int, Any, Any]):
+    """A kind of job with a bug beside the handler."""
+
+    def fire(self, before: Instance, turn: Turn) -> Effect[Step, Never, Any]:
+        fired.append(turn.now)
+        return Effect.die("a bug") if broken else super().fire(before, turn)
+
+
+fired: list[datetime] = []
+broken: list[bool] = []
+
+
+def test_a_bug_beside_the_handler_does_not_run_in_circles() -> None:
+    """An instance that cannot be decided on waits longer and longer, until the bug is mended."""
+    job = hourly(lambda ctx: ctx.update_state(lambda number: number + 1))
+    buggy = Buggy(**{field.name: getattr(job, field.name) for field in attrs.fields(ContinuousJob)})
+    fired.clear()
+    broken[:] = [True]
+    with kit_of(buggy) as kit:
+        kit.run(kit.client.continuous("job").start(id="a", input=0))
+        kit.advance("2 hours")
+        assert 1 < len(fired) < 20
+        status = kit.run(kit.client.continuous("job").status("a"))
+        assert (status.run_count, status.last_error.type) == (0, "SchedulerError")
+        broken.clear()
+        kit.advance("2 hours")
+        assert kit.run(kit.client.continuous("job").get_state("a")).state == 3  # the late run, and two ticks
