@@ -152,8 +152,8 @@ def called_off(draw: st.DrawFn, operations: str, size: int) -> Program:
 class Builder:
     """Makes an effect of a program; `log` is what it writes when it runs.
 
-    Do-blocks directly inside each other are one Python generator: what a `finally` raises during an interruption
-    is an exception like any other to the `try` around it. With `apart` every `try` stands alone.
+    Do-blocks directly inside each other are one Python generator: what a `finally` raises during an
+    interruption is an exception like any other to the `try` around it. With `apart` every `try` stands alone.
     """
 
     def __init__(self, style: str, apart: bool) -> None:
@@ -341,7 +341,9 @@ class Builder:
 
 def name_of(error: object) -> str:
     """The name by which the reference interpreter knows an error or a defect."""
-    return error.name if isinstance(error, Oops | Bug) else "timeout" if isinstance(error, EffectTimeout) else repr(error)
+    if isinstance(error, Oops | Bug):
+        return error.name
+    return "timeout" if isinstance(error, EffectTimeout) else repr(error)
 
 
 def plain(value: Any, first: int) -> Any:

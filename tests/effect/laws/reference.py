@@ -48,7 +48,8 @@ class Reference:
         self.now = self.started = self.slept = 0
 
     def run(self, program):
-        main = self.start(None, lambda me: self.go(me, program, New(fibers=(me,), service="outside", scope=None)))
+        around = {"service": "outside", "scope": None}
+        main = self.start(None, lambda me: self.go(me, program, New(**around, fibers=(me,))))
         while main.end is None and (self.ready or self.sleepers):
             if self.ready:
                 next((thread := self.ready.popleft()).steps, None)  # to its end, or to where it waits
@@ -106,7 +107,10 @@ class Reference:
                 yield from self.ended(me, thread)
 
     def ended(self, me, thread):
-        return thread.end or (yield from self.wait(me, lambda go: thread.watchers.append(lambda e: go(("ok", e)))))
+        def watch(go):
+            thread.watchers.append(lambda end: go(("ok", end)))
+
+        return thread.end or (yield from self.wait(me, watch))
 
     def region(self, me, interruptible, steps):
         before, me.interruptible = me.interruptible, interruptible

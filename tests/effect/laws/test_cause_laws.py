@@ -17,9 +17,11 @@ from durable_effect import Cause, Die, Effect, Fail, Failure, Interrupt, Success
 numbers = st.integers(0, 2)
 errors = st.one_of(st.builds(Oops, st.sampled_from("ab")), numbers, st.lists(numbers, max_size=2))
 reasons = st.one_of(
-    errors.map(Fail), st.builds(Bug, st.sampled_from("ab")).map(Die), numbers.map(lambda fiber: Interrupt(fiber))
+    errors.map(Fail),
+    st.builds(Bug, st.sampled_from("ab")).map(Die),
+    numbers.map(lambda fiber: Interrupt(fiber)),
 )
-causes = st.lists(reasons, max_size=4).map(lambda some: Cause.combine_all([Cause([reason]) for reason in some]))
+causes = st.lists(reasons, max_size=4).map(lambda some: Cause.combine_all(Cause([one]) for one in some))
 exits = st.one_of(errors.map(Success), causes.map(Failure))
 
 
