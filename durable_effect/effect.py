@@ -28,7 +28,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
 
 from returns.maybe import Maybe
 from returns.maybe import Nothing as MaybeNothing
@@ -105,6 +105,11 @@ class Effect(Generic[A, E, R]):
 
     def __bool__(self) -> NoReturn:
         raise TypeError("an Effect has no truth value: did you forget `yield from`?")
+
+    if not TYPE_CHECKING:  # a type checker would believe that every attribute is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"an Effect has no attribute {name!r}: did you forget `yield from`?")
 
     # ---- making effects ------------------------------------------------------------------------------------
 
@@ -517,10 +522,17 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def acquire_release(
-        acquire: Effect[A1, E1, R1], release: Callable[[A1], Effect[B, Never, R2]]
+        acquire: Effect[A1, E1, R1],
+        release: Callable[[A1], Effect[B, Never, R2]],
+        *,
+        interruptible: bool = False,
     ) -> Effect[A1, E1, R1 | R2 | Need[Scope]]:
-        """Acquire a resource, without interruption, and have it released when the scope closes."""
-        return acquire_release(acquire, release)
+        """Acquire a resource, without interruption, and have it released when the scope closes.
+
+        `interruptible` lets an interruption strike while it is acquired, as outside; then there is nothing to
+        release.
+        """
+        return acquire_release(acquire, release, interruptible)
 
     @staticmethod
     def acquire_use_release(
@@ -1225,7 +1237,17 @@ from durable_effect.logging import annotate_logs, log, with_span  # noqa: E402 #
 
 def _run(effect: Effect[A1, Any, Never]) -> A1:
     """Run it on a new asyncio loop, as `asyncio.run` does a coroutine. Errors are raised as by `run_sync`."""
+    _refuse_in_a_loop()
     return asyncio.run(run_main(effect)).get()
+
+
+def _refuse_in_a_loop() -> None:
+    """asyncio would refuse as well, but could not say what to write, and leave a coroutine behind."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("`Effect.run` starts an asyncio loop, but one is running here; use `await effect`")
 
 
 def _run_sync(effect: Effect[A1, Any, Never]) -> A1:

@@ -184,9 +184,15 @@ def _with_services(finalizer: Finalizer, fiber: Fiber[Any, Any]) -> Finalizer:
     return lambda outcome: Provide(Suspend(lambda: finalizer(outcome)), lambda _: env)
 
 
-def acquire_release(acquire: AnyEffect, release: Callable[[Any], AnyEffect]) -> AnyEffect:
-    """Acquire without interruption, and leave the release to the scope around."""
-    return _acquire(acquire, lambda resource, _: release(resource))
+def acquire_release(
+    acquire: AnyEffect, release: Callable[[Any], AnyEffect], interruptible: bool
+) -> AnyEffect:
+    """Acquire without interruption, unless told otherwise, and leave the release to the scope around."""
+    if not interruptible:
+        return _acquire(acquire, lambda resource, _: release(resource))
+    return Effect.uninterruptible_mask(
+        lambda restore: _acquire(restore(acquire), lambda resource, _: release(resource))
+    )
 
 
 def _acquire(acquire: AnyEffect, release: Callable[[Any, Exit[Any, Any]], AnyEffect]) -> AnyEffect:
