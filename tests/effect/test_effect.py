@@ -233,6 +233,24 @@ def test_die_takes_a_message() -> None:
     assert str(run(Effect.die("no way")).cause.squash()) == "no way"
 
 
+def test_an_effect_is_not_its_value() -> None:
+    """What only the value has is missed with a hint at what was forgotten; a probe just misses it."""
+    made: Any = Effect.succeed(NotFound("a"))
+    with pytest.raises(AttributeError, match="no attribute 'key': did you forget `yield from`"):
+        _ = made.key
+    assert not hasattr(made, "key")
+
+
+def test_run_on_a_running_loop_says_what_to_write() -> None:
+    """There is one loop per thread, and whoever is on it awaits the effect; no coroutine is left behind."""
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="use `await effect`"):
+            Effect.run(Effect.succeed(1))
+
+    asyncio.run(main())
+
+
 def test_an_effect_has_no_truth_value() -> None:
     """`if effect:` is a forgotten `yield from`."""
     with pytest.raises(TypeError, match="yield from"):
