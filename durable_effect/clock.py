@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator
 from datetime import UTC, datetime, timedelta
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, ClassVar, TypeVar
 
@@ -99,6 +99,7 @@ class TestClock(Clock):
     def __init__(self, start: datetime) -> None:
         self._now = _aware(start)
         self._sleepers: list[tuple[datetime, int, Waiter]] = []
+        self._called_off = 0
         self._next_number = count().__next__
 
     def current(self) -> datetime:
@@ -109,8 +110,17 @@ class TestClock(Clock):
         """Wait until the clock was moved that far."""
         return Wait(lambda waiter: self._register(waiter, span)) if span > ZERO else VOID
 
-    def _register(self, waiter: Waiter, span: timedelta) -> None:
+    def _register(self, waiter: Waiter, span: timedelta) -> Callable[[], None]:
         heappush(self._sleepers, (self._now + span, self._next_number(), waiter))
+        return self._call_off
+
+    def _call_off(self) -> None:
+        """Clear up now and then, or sleepers that were interrupted would be kept until their time."""
+        self._called_off += 1
+        if self._called_off * 2 > len(self._sleepers):
+            self._called_off = 0
+            self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[2].gone]
+            heapify(self._sleepers)
 
     def adjust(self, span: Span) -> Effect[None]:
         """Move on by so much: everything ready goes on, then sleepers on the way wake, each at its time."""

@@ -196,12 +196,3 @@ def test_thousands_may_give_up_waiting() -> None:
     with TestRuntime(NEW_YEAR) as world:
         world.run(program())
         assert (world.now - NEW_YEAR).total_seconds() == 2
-
-
-def test_a_test_clock_forgets_sleepers_that_were_called_off() -> None:
-    """Time limits that were not needed leave nothing behind."""
-    with TestRuntime(NEW_YEAR) as world:
-        world.run(Effect.for_each(range(1_000), lambda _: Effect.void.timeout("1 hour"), discard=True))
-        assert world.next_sleeper() is None
-        world.run(Effect.sleep("1 s"))
-        assert (world.now - NEW_YEAR).total_seconds() == 1
