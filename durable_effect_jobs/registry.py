@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from durable_effect_jobs.attempt import job_logger
 from durable_effect_jobs.errors import Kind
+from durable_effect_jobs.instance import text_problem
 from durable_effect_jobs.step import Job, Limits
 from durable_effect_jobs.storage import JobName
 
@@ -40,8 +41,8 @@ class Registry:
             self._add(name, job)
 
     def _add(self, name: str, job: Job[Any, Any]) -> None:
-        if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or ":" in name:  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise ValueError(f'a job name is 1 to {_LONGEST_NAME} characters without ":", got {name!r}')
+        if text_problem("job name", name) is not None or len(name) > _LONGEST_NAME or ":" in name:
+            raise ValueError(f'a job name is text, 1 to {_LONGEST_NAME} characters without ":", not {name!r}')
         if not isinstance(job, Job):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise ValueError(
                 f"{name!r} is no job definition but a {type(job).__name__}: make one with Continuous.make, "

@@ -35,7 +35,7 @@ def declared_needs(handler: Callable[..., Any]) -> frozenset[Any]:
     function = inspect.unwrap(handler)
     try:
         returned = typing.get_type_hints(function).get("return")
-    except (NameError, TypeError, AttributeError):
+    except Exception:  # an annotation is code, and may fail in any way
         return frozenset()
     return frozenset(_needs(returned))
 

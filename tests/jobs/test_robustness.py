@@ -589,3 +589,22 @@ def test_a_bug_beside_the_handler_does_not_run_in_circles() -> None:
         broken.clear()
         kit.advance("2 hours")
         assert kit.run(kit.client.continuous("job").get_state("a")).state == 3  # the late run, and two ticks
+
+
+@pytest.mark.parametrize("annotation", ["Do[None", "1 / 0", "nowhere.Thing", "Do[None, 5 + 'a']"])
+def test_annotations_that_cannot_be_read_are_no_needs(annotation: str) -> None:
+    """What a handler's annotation means is its own business when nobody can tell."""
+
+    def execute(ctx: Any) -> Any:
+        return Effect.void
+
+    execute.__annotations__["return"] = annotation
+    with kit_of(hourly(execute)) as kit:
+        assert kit.run(kit.client.continuous("job").start(id="a", input=0)).created is True
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb"])
+def test_a_job_name_is_text_that_can_be_stored(name: str) -> None:
+    """Half a character cannot be stored, so a name with one is refused where it is given."""
+    with pytest.raises(ValueError, match="job name"):
+        create_durable_jobs({name: hourly(lambda ctx: Effect.void)})
