@@ -608,3 +608,13 @@ def test_a_job_name_is_text_that_can_be_stored(name: str) -> None:
     """Half a character cannot be stored, so a name with one is refused where it is given."""
     with pytest.raises(ValueError, match="job name"):
         create_durable_jobs({name: hourly(lambda ctx: Effect.void)})
+
+
+def test_a_kit_that_takes_over_gives_out_no_id_twice() -> None:
+    """Two kits with the same seed, at the same time and on the same storage have different events."""
+    job = hourly(lambda ctx: Effect.void)
+    with kit_of(job) as first:
+        first.run(first.client.continuous("job").start(id="a", input=0))
+    with JobsTestKit(create_durable_jobs({"job": job}), now=NOON, storage=first.storage) as second:
+        second.run(second.client.continuous("job").start(id="b", input=0))
+        assert len({event.event_id for event in second.events}) == 2
