@@ -143,13 +143,12 @@ class Service(AnyEffect):
         try:
             return ACTIVE.get().fiber.env.services[self.key]  # type: ignore[union-attr] # pyright: ignore
         except LookupError:
-            return (yield (self,))
+            pass  # and leave this block: what fails later is no consequence of it
+        return (yield (self,))
 
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
-        try:
-            return Succeed(fiber.env.services[self.key])
-        except KeyError:
-            return self._default(fiber.env)
+        env = fiber.env
+        return Succeed(env.services[self.key]) if self.key in env.services else self._default(env)
 
     def _default(self, env: Env) -> AnyEffect:
         try:

@@ -71,8 +71,8 @@ def test_a_layer_that_occurs_twice_is_built_once(world: TestRuntime) -> None:
     b = Layer.scoped(B, service(log, "b", 2, needs=A)).pipe(provide(a))
     c = Layer.scoped(C, service(log, "c", 3.0, needs=A)).pipe(provide(a))
     world.run(Effect.service(A).pipe(provide(a.merge(b).merge(c))))
-    assert sorted(log[:3]) == ["+a", "+b", "+c"] and log[0] == "+a"
-    assert sorted(log[3:]) == ["-a", "-b", "-c"] and log[-1] == "-a"
+    assert (log[0], sorted(log[:3])) == ("+a", ["+a", "+b", "+c"])
+    assert (log[-1], sorted(log[3:])) == ("-a", ["-a", "-b", "-c"])
     log.clear()
     world.run(Effect.service(A).pipe(provide(a.merge(a.fresh()))))
     assert log == ["+a", "+a", "-a", "-a"]
@@ -174,6 +174,19 @@ def test_launch_keeps_the_services_until_interrupted(world: TestRuntime) -> None
     assert log == ["+a"]
     world.run(fiber.interrupt())
     assert log == ["+a", "-a"]
+
+
+@Effect.gen
+def _asks() -> Do[object, Any, Any]:
+    return (yield from Effect.service(A))
+
+
+@pytest.mark.parametrize("program", [_asks(), Effect.service(A)], ids=["do-block", "effect"])
+def test_a_missing_service_is_the_whole_story(program: Effect[Any, Any, Any]) -> None:
+    """The traceback holds nothing of how it was looked up."""
+    with pytest.raises(MissingServiceError) as missing:
+        Effect.run_sync(program)
+    assert missing.value.__context__ is None
 
 
 def test_a_missing_service_is_a_defect_that_names_it() -> None:
