@@ -77,7 +77,7 @@ def sleep(span: timedelta) -> AnyEffect:
 
 def timed(effect: AnyEffect) -> AnyEffect:
     """Run and measure by the clock of the fiber."""
-    return Gen(_timed, (effect,), {})
+    return Gen(_timed, (effect,))
 
 
 def _timed(effect: AnyEffect) -> Generator[Any, Any, tuple[timedelta, Any]]:
@@ -124,12 +124,12 @@ class TestClock(Clock):
 
     def adjust(self, span: Span) -> Effect[None]:
         """Move on by so much: everything ready goes on, then sleepers on the way wake, each at its time."""
-        return Gen(self._move, (lambda: self._now + to_timedelta(span),), {})
+        return Gen(self._move, (lambda: self._now + to_timedelta(span),))
 
     def set_time(self, time: datetime) -> Effect[None]:
         """Move to this time, which may be earlier; sleepers on the way are woken as by `adjust`."""
         target = _aware(time)
-        return Gen(self._move, (lambda: target,), {})
+        return Gen(self._move, (lambda: target,))
 
     def _move(self, to: Callable[[], datetime]) -> Generator[Any, Any, None]:
         target = to()

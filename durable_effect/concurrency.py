@@ -48,12 +48,12 @@ def for_each(
 ) -> AnyEffect:
     """Run an effect for each item; answer the values in the items' order."""
     if concurrency == "unbounded":
-        return Gen(_spread, (items, f, None, discard), {})
+        return Gen(_spread, (items, f, None, discard))
     if concurrency < 1:
         raise ValueError(f'concurrency must be at least 1, or "unbounded"; got {concurrency}')
     if concurrency > 1:
-        return Gen(_spread, (items, f, concurrency, discard), {})
-    return Gen(_in_turn_discarding if discard else _in_turn, (items, f), {})
+        return Gen(_spread, (items, f, concurrency, discard))
+    return Gen(_in_turn_discarding if discard else _in_turn, (items, f))
 
 
 def _result(effect: AnyEffect) -> AnyEffect:
@@ -89,7 +89,7 @@ def _spread(
             out[index] = yield from f(item)
 
     workers = len(todo) if limit is None else min(limit, len(todo))
-    yield from together([Gen(work, (), {})] * workers)
+    yield from together([Gen(work, ())] * workers)
     return None if discard else out
 
 
@@ -127,7 +127,7 @@ def _apart(ended: list[Result[Any, Any]]) -> tuple[list[Any], list[Any]]:
 
 def first_success_of(effects: Iterable[AnyEffect]) -> AnyEffect:
     """Run effects in turn until one succeeds."""
-    return Gen(_first_success_of, (effects,), {})
+    return Gen(_first_success_of, (effects,))
 
 
 def _first_success_of(effects: Iterable[AnyEffect]) -> Generator[Any, Any, Any]:
@@ -151,7 +151,7 @@ def while_loop(
 
 def find_first(items: Iterable[Any], predicate: Callable[[Any], AnyEffect]) -> AnyEffect:
     """Ask for each item in turn, until the answer is yes."""
-    return Gen(_find_first, (items, predicate), {})
+    return Gen(_find_first, (items, predicate))
 
 
 def _find_first(

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, 
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
 
 from returns.maybe import Maybe
@@ -97,7 +97,10 @@ class Effect(Generic[A, E, R]):
 
     def __iter__(self) -> Generator[Op[E, R], Any, A]:
         """Run it inside a do-block: `value = yield from effect`."""
-        return cast(A, (yield cast("Op[E, R]", (self,))))
+        # The tuple tells the interpreter from a bare `yield`. Every bounce passes here: no `cast`.
+        asked: Any = (self,)
+        answer: A = yield asked
+        return answer
 
     def __await__(self: Effect[A1, Any, Never]) -> Generator[Any, Any, A1]:
         """Run it on the running asyncio loop: `value = await effect`. Errors are raised as by `run_sync`."""
@@ -271,7 +274,7 @@ class Effect(Generic[A, E, R]):
 
         @wraps(f)
         def make(*args: P.args, **kwargs: P.kwargs) -> Effect[A1, E1, R1]:
-            return Gen(f, args, kwargs)
+            return Gen(partial(f, **kwargs) if kwargs else f, args)
 
         return make
 
@@ -287,7 +290,7 @@ class Effect(Generic[A, E, R]):
         def decorate(f: Callable[P, Generator[Op[E1, R1], Any, A1]]) -> Callable[P, Effect[A1, E1, R1]]:
             @wraps(f)
             def make(*args: P.args, **kwargs: P.kwargs) -> Effect[A1, E1, R1]:
-                return with_span(Gen(f, args, kwargs), name, {})
+                return with_span(Gen(partial(f, **kwargs) if kwargs else f, args), name, {})
 
             return make
 
@@ -326,7 +329,7 @@ class Effect(Generic[A, E, R]):
 
     def provide_env(self, env: Env) -> Effect[A, E]:
         """Run with exactly these services."""
-        return Provide(self, lambda _: env)
+        return ProvideEnv(self, env)
 
     def update_service(self, key: Key[T], f: Callable[[T], T]) -> Effect[A, E, R | Need[T]]:
         """Run with the service for this key changed by `f`. A missing service is a defect."""
@@ -502,7 +505,7 @@ class Effect(Generic[A, E, R]):
 
     def ensuring(self, finalizer: Effect[B, Never, R2]) -> Effect[A, E, R | R2]:
         """Run `finalizer` whatever happens, without interruption. If it fails too, both causes count."""
-        return OnExit(self, lambda _: finalizer)
+        return Ensuring(self, finalizer)
 
     def on_exit(self, f: Callable[[Exit[A, E]], Effect[B, Never, R2]]) -> Effect[A, E, R | R2]:
         """Run a finalizer that sees how it ended."""
@@ -924,7 +927,7 @@ class Effect(Generic[A, E, R]):
         step: Callable[[A1], object] = lambda _: None,
     ) -> Effect[None, E1, R1]:
         """As long as `condition` says so, run the effect that `body` makes and hand its value to `step`."""
-        return Gen(while_loop, (condition, body, step), {})
+        return Gen(while_loop, (condition, body, step))
 
     def retry(
         self,
@@ -1176,6 +1179,7 @@ from durable_effect.ops import (  # noqa: E402
     VOID,
     Callback,
     CatchAll,
+    Ensuring,
     FailAgain,
     FailCause,
     FailWith,
@@ -1188,6 +1192,7 @@ from durable_effect.ops import (  # noqa: E402
     MapError,
     OnExit,
     Provide,
+    ProvideEnv,
     Service,
     Succeed,
     Suspend,

@@ -171,9 +171,13 @@ class Cause(Generic[E]):
 
     def recoverable(self) -> tuple[E, ...]:
         """Answer the first typed error in a tuple; empty when there is none, or a defect bars the way."""
-        if any(isinstance(reason, Die) for reason in self.reasons):
-            return ()
-        return self.failures[:1]
+        first: tuple[E, ...] = ()
+        for reason in self.reasons:
+            if isinstance(reason, Die):
+                return ()
+            if isinstance(reason, Fail) and not first:
+                first = (reason.error,)
+        return first
 
     def error(self) -> E | Defect | None:
         """Answer the typed error, or `Defect(exception)`; None when it was only interrupted."""

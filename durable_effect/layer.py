@@ -242,7 +242,7 @@ class Memo:
 
     def once(self, build: Build, scope: Scope) -> Effect[Env, Any, Any]:
         """Build once, and count the scopes that use it."""
-        return Gen(self._once, (build, scope), {})
+        return Gen(self._once, (build, scope))
 
     def _once(self, build: Build, scope: Scope) -> Generator[Any, Any, Env]:
         built = self._built.get(build)

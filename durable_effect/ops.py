@@ -8,6 +8,9 @@ fiber's stack as a *frame*, until what it waits for has ended. So a class here m
 - `on_value(fiber, value)`: as a frame, what happens after a success; answers the next effect;
 - `on_cause(fiber, cause)`: as a frame, what happens after a failure; answers the next effect.
 
+Two things on the stack are no operations: the generator of a do-block, and an `Env`, which is the environment
+to go back to.
+
 The hottest ones (`Succeed`, `Sync`, `FlatMap`, `Map`, `CatchAll`, `Gen`, `FailWith`) lack some of these: the
 interpreter's loop knows them by their type.
 """
@@ -17,7 +20,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from types import FrameType, GeneratorType
+from inspect import CO_GENERATOR
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Never
 
 from durable_effect.context import Env
@@ -35,7 +39,9 @@ ACTIVE: ContextVar[Runtime] = ContextVar("durable_effect_runtime")
 """The runtime whose slice is being executed, for the effects that finish in place."""
 
 NATIVE_DEPTH = 32
-"""How deep do-blocks call each other as plain generators; deeper ones live on the fiber's own stack."""
+"""After so many do-blocks that were called as plain generators we look how deep they are inside each other;
+those that are deeper than this live on the fiber's own stack. So at most twice as many are ever nested.
+"""
 
 
 # ---- leaves ------------------------------------------------------------------------------------------------
@@ -211,22 +217,20 @@ LEAVES = frozenset({Succeed, Constant, Sync, Service})
 class Gen(AnyEffect):
     """A do-block. Every run calls the generator function anew."""
 
-    __slots__ = ("args", "function", "kwargs")
+    __slots__ = ("args", "function")
 
-    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.function = function
         self.args = args
-        self.kwargs = kwargs
 
     def __iter__(self) -> Steps:
-        fiber = ACTIVE.get().fiber
-        depth = fiber.depth + 1  # type: ignore[union-attr] # pyright: ignore
-        if depth > NATIVE_DEPTH:
-            depth = native_depth()
-            if depth > NATIVE_DEPTH:
+        fiber: Any = ACTIVE.get().fiber
+        fiber.depth += 1
+        if fiber.depth > NATIVE_DEPTH:
+            if too_deep():
                 return bounce(self)
-        fiber.depth = depth  # type: ignore[union-attr] # pyright: ignore
-        block: Steps = self.function(*self.args, **self.kwargs)
+            fiber.depth = 0
+        block: Steps = self.function(*self.args)
         return block if isinstance(block, GeneratorType) else self.refuse(block)
 
     def refuse(self, block: object) -> Never:
@@ -239,26 +243,21 @@ def bounce(effect: AnyEffect) -> Steps:
     return (yield (effect,))
 
 
-def native_depth() -> int:
-    """Count the do-blocks that run inside each other right now.
+def too_deep() -> bool:
+    """Answer whether `NATIVE_DEPTH` do-blocks run inside each other right now; seldom also when fewer do.
 
-    The counter in the fiber only ever overestimates.
+    They are neighbours on Python's stack, down to the interpreter's loop, which is no generator.
     """
-    depth = 0
-    frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and frame.f_code is not LOOP[0] and depth <= NATIVE_DEPTH:
-        depth += 1
-        frame = frame.f_back
-    return depth
-
-
-LOOP: list[Any] = [None]
-"""The code of the interpreter's loop, where the count of `native_depth` ends."""
+    try:
+        frame = sys._getframe(1 + NATIVE_DEPTH)  # pyright: ignore[reportPrivateUsage]
+    except ValueError:
+        return False
+    return bool(frame.f_code.co_flags & CO_GENERATOR)
 
 
 def no_generator(fn: Callable[..., Any], answer: object) -> str:
     """Explain a do-block without `yield from`."""
-    name = getattr(fn, "__qualname__", repr(fn))
+    name = getattr(getattr(fn, "func", fn), "__qualname__", repr(fn))
     if isinstance(answer, Effect):
         return f"@Effect.gen: {name} returned an effect; write `return (yield from ...)`, or drop @Effect.gen"
     return f"@Effect.gen: {name} needs a generator function: write at least one `yield from effect` in it"
@@ -383,9 +382,7 @@ class OnExit(AnyEffect):
         if type(last) is Sync:
             last.thunk()
             return Succeed(value)
-        fiber.stack.append(AfterFinalizer(Success(value), fiber.interruptible))
-        fiber.interruptible = False
-        return last
+        return finalize(fiber, last, Success(value))
 
     def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
         try:
@@ -394,9 +391,38 @@ class OnExit(AnyEffect):
             return FailCause(cause.combine(Cause.die(raised)))
         if last is None:
             return FailCause(cause)
-        fiber.stack.append(AfterFinalizer(Failure(cause), fiber.interruptible))
-        fiber.interruptible = False
-        return last
+        return finalize(fiber, last, Failure(cause))
+
+
+class Ensuring(AnyEffect):
+    """A finalizer that does not ask how it ended."""
+
+    __slots__ = ("finalizer", "first")
+
+    def __init__(self, first: AnyEffect, finalizer: AnyEffect) -> None:
+        self.first = first
+        self.finalizer = finalizer
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        fiber.stack.append(self)
+        return self.first
+
+    def on_value(self, fiber: Fiber[Any, Any], value: Any) -> AnyEffect:
+        last = self.finalizer
+        if type(last) is Sync:
+            last.thunk()
+            return Succeed(value)
+        return finalize(fiber, last, Success(value))
+
+    def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
+        return finalize(fiber, self.finalizer, Failure(cause))
+
+
+def finalize(fiber: Fiber[Any, Any], last: AnyEffect, outcome: Exit[Any, Any]) -> AnyEffect:
+    """Begin a finalizer, which nothing interrupts; after it the fiber goes on with the outcome."""
+    fiber.stack.append(AfterFinalizer(outcome, fiber.interruptible))
+    fiber.interruptible = False
+    return last
 
 
 class AfterFinalizer:
@@ -485,7 +511,22 @@ class Provide(AnyEffect):
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
         before = fiber.env
         fiber.env = self.update(before)
-        fiber.stack.append(RestoreEnv(before))
+        fiber.stack.append(before)
+        return self.first
+
+
+class ProvideEnv(AnyEffect):
+    """A program with exactly these services."""
+
+    __slots__ = ("first", "given")
+
+    def __init__(self, first: AnyEffect, given: Env) -> None:
+        self.first = first
+        self.given = given
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        fiber.stack.append(fiber.env)
+        fiber.env = self.given
         return self.first
 
 
@@ -501,21 +542,8 @@ class ProvideServices(AnyEffect):
     def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
         before = fiber.env
         fiber.env = Env({**before.services, **self.given.services})
-        fiber.stack.append(RestoreEnv(before))
+        fiber.stack.append(before)
         return self.first
-
-
-class RestoreEnv:
-    """Frame: back to the environment from before."""
-
-    __slots__ = ("before",)
-
-    def __init__(self, before: Env) -> None:
-        self.before = before
-
-    def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
-        fiber.env = self.before
-        return FailCause(cause)
 
 
 # ---- waiting -----------------------------------------------------------------------------------------------
@@ -569,9 +597,7 @@ class CancelFrame:
     def on_cause(self, fiber: Fiber[Any, Any], cause: Cause[Any]) -> AnyEffect:
         if not fiber.striking:
             return FailCause(cause)
-        fiber.stack.append(AfterFinalizer(Failure(cause), fiber.interruptible))
-        fiber.interruptible = False
-        return self.cancel
+        return finalize(fiber, self.cancel, Failure(cause))
 
 
 class Parked(Always[Any, Any, Any]):

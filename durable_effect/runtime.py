@@ -41,7 +41,7 @@ from durable_effect.ops import (
     FlatMap,
     Gen,
     Map,
-    RestoreEnv,
+    Service,
     Succeed,
     Sync,
     Unwinding,
@@ -57,8 +57,8 @@ E = TypeVar("E", covariant=True, default=Never)
 A1 = TypeVar("A1")
 E1 = TypeVar("E1")
 
-FUEL = 2048
-"""Operations before a fiber lets others go on."""
+FUEL = (None,) * 2048
+"""One for each operation before a fiber lets others go on; to iterate is cheaper than to count."""
 
 SLICES = 256
 """Slices before a runtime lets the asyncio loop go on."""
@@ -160,12 +160,12 @@ class Fiber(Generic[A, E]):
     @staticmethod
     def await_all(fibers: Iterable[Fiber[A1, E1]]) -> Effect[list[Exit[A1, E1]]]:
         """Wait for all these fibers and answer their exits."""
-        return Gen(_exits, (fibers,), {})
+        return Gen(_exits, (fibers,))
 
     @staticmethod
     def join_all(fibers: Iterable[Fiber[A1, E1]]) -> Effect[list[A1], E1]:
         """Wait for all these fibers and answer their values; if some failed, fail with all their causes."""
-        return FlatMap(Gen(_exits, (fibers,), {}), _values)
+        return FlatMap(Gen(_exits, (fibers,)), _values)
 
     def run_in(self, scope: Scope) -> Effect[Fiber[A, E]]:
         """Have `scope` interrupt the fiber when it closes; in a closed scope that is now."""
@@ -254,41 +254,45 @@ class Fiber(Generic[A, E]):
         cur: Any = self.next
         self.next = None
         stack = self.stack
-        fuel = FUEL
+        fuel = iter(FUEL)
         while True:
             try:
-                while True:
-                    # Begin `cur`: either it has a value at once, or it names the next effect.
-                    kind = typeof(cur)
-                    if kind is Succeed:
-                        value = cur.value
-                    elif kind is Sync:
-                        value = cur.thunk()
-                    elif kind is FlatMap or kind is Map or kind is CatchAll:
-                        stack.append(cur)
-                        cur = cur.first
-                        continue
-                    elif kind is Gen:
-                        block = cur.function(*cur.args, **cur.kwargs)
-                        if typeof(block) is not GeneratorType:
-                            cur.refuse(block)
-                        stack.append(self.depth)
-                        stack.append(block)
-                        self.depth = 1
-                        value = None
-                    elif kind is FailWith:
-                        if stack and typeof(stack[-1]) is CatchAll and self.interrupting is None:
-                            cur = stack.pop().f(cur.error)
-                            continue
-                        cur = self._fail(cur)
-                        if cur is None:
-                            return False
-                        continue
-                    else:
-                        cur = cur.step(self)
-                        if cur is None:
-                            return self._suspended()
-                        continue
+                for _ in fuel:
+                    # Begin `cur`, and what that names in its place, until one has a value at once.
+                    while True:
+                        kind = typeof(cur)
+                        if kind is Succeed:
+                            value = cur.value
+                            break
+                        if kind is Sync:
+                            value = cur.thunk()
+                            break
+                        if kind is FlatMap or kind is Map or kind is CatchAll:
+                            stack.append(cur)
+                            cur = cur.first
+                        elif kind is Gen:
+                            block = cur.function(*cur.args)
+                            if typeof(block) is not GeneratorType:
+                                cur.refuse(block)
+                            stack.append(self.depth)
+                            stack.append(block)
+                            self.depth = 1
+                            value = None
+                            break
+                        elif kind is Service and cur.key in self.env.services:
+                            value = self.env.services[cur.key]
+                            break
+                        elif kind is FailWith:
+                            if stack and typeof(stack[-1]) is CatchAll and self.interrupting is None:
+                                cur = stack.pop().f(cur.error)
+                                continue
+                            cur = self._fail(cur)
+                            if cur is None:
+                                return False
+                        else:
+                            cur = cur.step(self)
+                            if cur is None:
+                                return self._suspended()
 
                     # Deliver the value to the frame on top, until one of them names the next effect.
                     while stack:
@@ -310,8 +314,8 @@ class Fiber(Generic[A, E]):
                             break
                         if kind is Map:
                             value = frame.f(value)
-                        elif kind is RestoreEnv:
-                            self.env = frame.before
+                        elif kind is Env:
+                            self.env = frame
                         elif kind is not CatchAll:
                             cur = frame.on_value(self, value)
                             break
@@ -319,12 +323,10 @@ class Fiber(Generic[A, E]):
                         cur = self._finish(Success(value))
                         if cur is None:
                             return False
-
-                    fuel -= 1
-                    if fuel < 0:
-                        self.next = self.strike_or(cur)
-                        self.runtime.ready.append(self)
-                        return True
+                else:
+                    self.next = self.strike_or(cur)
+                    self.runtime.ready.append(self)
+                    return True
             except BaseException as raised:
                 cur = self._raised(raised, cur)
 
@@ -340,7 +342,7 @@ class Fiber(Generic[A, E]):
         while stack:
             kind = _type_of(stack[-1])
             if kind is CatchAll and self.interrupting is None:
-                return cast("AnyEffect", stack.pop().f(error))
+                return stack.pop().f(error)
             if kind is not FlatMap and kind is not Map:
                 break
             stack.pop()
@@ -359,17 +361,20 @@ class Fiber(Generic[A, E]):
             stack.pop()
             if kind is FlatMap or kind is Map:
                 continue
+            if kind is Env:
+                self.env = frame
+                continue
             try:
                 after = frame.on_cause(self, cause)
             except BaseException as raised:
                 cause = Cause.die(_trimmed(raised))
                 continue
             if type(after) is not FailCause:
-                return cast("AnyEffect", after)
+                return after
             cause = after.cause
         return self._finish(Failure(cause))
 
-    def _throw(self, block: Generator[Any, Any, Any], cause: Cause[Any]) -> AnyEffect:
+    def _throw(self, block: Generator[Any, Any, Any], cause: Cause[Any]) -> Any:
         """Raise the failure inside a do-block, so that its `except` and `finally` see it."""
         if self.striking:
             # Whatever the do-block does now, in its `finally`, is not interrupted again; then the unwinding
@@ -387,7 +392,7 @@ class Fiber(Generic[A, E]):
         except BaseException as raised:
             self._pop_block()
             return FailCause(_cause_of(_trimmed(raised)))
-        return cast("AnyEffect", item[0] if _type_of(item) is tuple else self._bare_yield(item))
+        return item[0] if _type_of(item) is tuple else self._bare_yield(item)
 
     def _pop_block(self) -> None:
         self.stack.pop()
@@ -434,9 +439,6 @@ class Fiber(Generic[A, E]):
             for ended in observers:
                 ended(outcome)
         return None
-
-
-ops.LOOP[0] = Fiber[Any, Any].advance.__code__
 
 
 def _nothing(_: object) -> None:
@@ -567,7 +569,7 @@ def interrupt_all(fibers: Iterable[Fiber[Any, Any]]) -> AnyEffect:
         waiting = sorted(fibers, key=lambda fiber: fiber.id)
         for fiber in waiting:
             fiber.request_interrupt(me.id)
-        return Map(Gen(_exits, (waiting,), {}), _nothing)
+        return Map(Gen(_exits, (waiting,)), _nothing)
 
     return WithFiber(ask)
 
@@ -612,7 +614,7 @@ class Runtime:
         self._loop = loop
         self.ready: deque[Fiber[Any, Any]] = deque()
         self.fiber: Fiber[Any, Any] | None = None
-        self.idle: deque[Waiter] = deque()
+        self.idle: list[Waiter] = []
         self.operations: set[Operation] = set()
         self.roots: set[Fiber[Any, Any]] = set()
         self._flushing = False
@@ -697,5 +699,5 @@ class Runtime:
     def _wake_idle(self) -> bool:
         if not self.idle or not self.quiet:
             return False
-        self.idle.popleft().resume(VOID)
+        self.idle.pop(0).resume(VOID)
         return bool(self.ready) or self._wake_idle()

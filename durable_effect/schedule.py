@@ -392,7 +392,7 @@ def retry_or_else(
 ) -> AnyEffect:
     """Run again after typed errors, as the schedule says; then go on with `f(error, output)`."""
     attempt = CatchAll(effect, lambda error: Succeed(_Failed(error)))
-    return Gen(_retry, (attempt, schedule, f), {})
+    return Gen(_retry, (attempt, schedule, f))
 
 
 def _retry(
@@ -411,7 +411,7 @@ def _retry(
 
 def repeat(effect: AnyEffect, schedule: Schedule[Any, Any]) -> AnyEffect:
     """Run again after successes, as the schedule says."""
-    return Gen(_repeat, (effect, schedule), {})
+    return Gen(_repeat, (effect, schedule))
 
 
 def _repeat(effect: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, Any, Any]:
@@ -429,7 +429,7 @@ def repeat_or_else(
 ) -> AnyEffect:
     """Run again after successes, as the schedule says; after a typed error go on with `f(error, output)`."""
     attempt = CatchAll(effect, lambda error: Succeed(_Failed(error)))
-    return Gen(_repeat_or_else, (attempt, schedule, f), {})
+    return Gen(_repeat_or_else, (attempt, schedule, f))
 
 
 def _repeat_or_else(
@@ -450,7 +450,7 @@ def _repeat_or_else(
 
 def on_schedule(effect: AnyEffect, schedule: Schedule[Any, Any]) -> AnyEffect:
     """Run whenever the schedule says so, which is asked before the first run too."""
-    return Gen(_on_schedule, (effect, schedule), {})
+    return Gen(_on_schedule, (effect, schedule))
 
 
 def _on_schedule(effect: AnyEffect, schedule: Schedule[Any, Any]) -> Generator[Any, Any, Any]:

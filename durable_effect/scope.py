@@ -109,7 +109,7 @@ class Scope:
 
         One that fails does not stop the others; the causes of all that fail are answered.
         """
-        return Interruptibility(Gen(self._close, (outcome,), {}), interruptible=False)
+        return Interruptibility(Gen(self._close, (outcome,)), interruptible=False)
 
     def _close(self, outcome: Exit[Any, Any]) -> Generator[Any, Any, None]:
         if self._closed is not None:

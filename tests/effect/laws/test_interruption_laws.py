@@ -184,7 +184,7 @@ def interrupted_after(steps: int, shape: Any) -> bool:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_moment_of_every_shape(shape: Callable[..., AnyEffect]) -> None:
     """Every operation, interrupted after every single step, with other fibers running between any two."""
-    with patch.object(runtime, "FUEL", 0):
+    with patch.object(runtime, "FUEL", (None,)):
         plan = (shape, (scoped, (pause,), (pause,)), (used, (pause,), (pause,)))
         ends = [interrupted_after(steps, plan) for steps in range(120)]
     assert ends[-1]
@@ -195,5 +195,5 @@ def test_every_moment_of_every_shape(shape: Callable[..., AnyEffect]) -> None:
 @given(shapes, st.integers(0, 40), st.booleans())
 def test_any_moment_of_any_program(shape: Any, steps: int, in_small_steps: bool) -> None:
     """Operations inside each other, interrupted after any number of steps, small or large."""
-    with patch.object(runtime, "FUEL", 0 if in_small_steps else runtime.FUEL):
+    with patch.object(runtime, "FUEL", (None,) if in_small_steps else runtime.FUEL):
         interrupted_after(steps, shape)
