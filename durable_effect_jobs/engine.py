@@ -49,6 +49,7 @@ class Engine:
         self._order: dict[Key, _Turnstile] = {}
         self._calls = 0
         self._running: dict[Key, Fiber[Any, Any]] = {}
+        self._behind_calls: set[Key] = set()
         self._closed = False
         self._idle: Deferred[None, Never] | None = None
         self._wake_up: Deferred[None, Never] | None = None
@@ -89,9 +90,7 @@ class Engine:
         self, key: Key, operation: str, look: Callable[[Any, Instance | None], Effect[A, StepError]]
     ) -> Effect[A, CallError]:
         """A read, answered from the last commit without waiting."""
-        return self._at_home(
-            operation, self._hosted(operation, inspect(self.registry, key, operation, look))
-        )
+        return self._at_home(operation, self._hosted(operation, inspect(self.registry, key, operation, look)))
 
     def _at_home(self, operation: str, effect: Effect[A, E]) -> Effect[A, E | InvalidStateError]:
         """Run on the loop that the engine lives on: callers in other threads have loops of their own."""
@@ -208,7 +207,8 @@ class Engine:
         """Start what is due, then sleep until there may be more."""
         wake_up = self._wake_up = yield from Deferred.make()
         self._sleeps_until = None
-        room = self.registry.limits.concurrency - len(self._running)
+        busy = len(self._running) - len(self._behind_calls)
+        room = self.registry.limits.concurrency - busy
         if room <= 0:
             yield from wake_up.await_()
             return
@@ -235,18 +235,23 @@ class Engine:
 
     @Effect.gen
     def _start(self, key: Key) -> Do[None, Never, Any]:
-        run = (
-            self._in_order(key, "fire", fire_if_due(self.registry, key))
-            .as_void()
-            .catch_all(_rest)
-            .catch_cause(_rest)
-        )
+        if key in self._order:
+            self._behind_calls.add(
+                key
+            )  # its turn comes when they are done; until then it is no work in progress
+
+        def fire() -> Effect[Any, Any, Any]:
+            self._behind_calls.discard(key)
+            return fire_if_due(self.registry, key)
+
+        run = self._in_order(key, "fire", Effect.suspend(fire)).as_void().catch_all(_rest).catch_cause(_rest)
         over = Effect.suspend(lambda: self._run_ended(key))
         self._running[key] = yield from run.ensuring(over).fork_detach()
 
     def _run_ended(self, key: Key) -> Effect[None]:
         """Make room, and look again: after a failure of the storage the alarm is still due."""
         del self._running[key]
+        self._behind_calls.discard(key)
         wake_up = self._wake_up
         woken = Effect.void if wake_up is None else wake_up.succeed(None).as_void()
         return woken.and_then(self._signal_idle())

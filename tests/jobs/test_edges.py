@@ -15,6 +15,7 @@ from durable_effect_jobs import (
     Debounce,
     DebounceExecuteContext,
     JobsClient,
+    Limits,
     Task,
     TaskEventContext,
     TaskExecuteContext,
@@ -67,9 +68,7 @@ def test_a_fiber_that_outlives_its_handler_may_call_its_instance() -> None:
             later = client[0].task("self").send(id=ctx.id, event=2).or_die()
             yield from later.delay("1 minute").fork_detach()
 
-    task = Task.make(
-        state_schema=int, event_schema=int, on_event=on_event, execute=lambda ctx: Effect.void
-    )
+    task = Task.make(state_schema=int, event_schema=int, on_event=on_event, execute=lambda ctx: Effect.void)
     with JobsTestKit(create_durable_jobs({"self": task}), now=NOON) as kit:
         client.append(kit.client)
         kit.run(kit.client.task(task).send(id="t", event=1))
@@ -169,3 +168,27 @@ def test_a_call_that_is_called_off_leaves_its_alarm_to_the_loop(turns: int) -> N
         else:
             assert status.run_count == 1
             assert status.next_run_at == NOON + timedelta(hours=1)
+
+
+def test_an_alarm_behind_a_long_call_takes_nobody_s_place() -> None:
+    """While one instance is busy with a call, its due alarm leaves the only place to the alarms of others."""
+    executed: list[tuple[str, timedelta]] = []
+
+    @Effect.gen
+    def on_event(event: str, ctx: TaskEventContext[int]) -> Do[None]:
+        if event == "long":
+            yield from Effect.sleep("10 minutes")
+        else:
+            yield from ctx.schedule("1 minute")
+
+    def execute(ctx: TaskExecuteContext[int]) -> Effect[None]:
+        return Effect.sync(lambda: executed.append((ctx.id, kit.now - NOON)))
+
+    task = Task.make(state_schema=int, event_schema=str, on_event=on_event, execute=execute)
+    jobs = create_durable_jobs({"task": task}, limits=Limits(concurrency=1))
+    with JobsTestKit(jobs, now=NOON) as kit:
+        client = kit.client.task(task)
+        for name in "ab":
+            kit.run(client.send(id=name, event="plan"))
+        kit.run(client.send(id="a", event="long"))
+    assert executed == [("b", timedelta(minutes=1)), ("a", timedelta(minutes=10))]
