@@ -31,7 +31,7 @@ from durable_effect_jobs.errors import (
     StorageError,
     described,
 )
-from durable_effect_jobs.instance import Commit, Instance, Key, text_problem
+from durable_effect_jobs.instance import Alarm, Commit, Instance, Key, text_problem
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn, park
 from durable_effect_jobs.storage import Conflict, Storage
@@ -87,26 +87,22 @@ def _dispatch(
         return (command.answer(turn, step, None),) if written else None
     return (
         yield from Effect.uninterruptible_mask(
-            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step, decided_at)
+            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step)
         )
     )
 
 
 @Effect.gen
 def _commit_and_fire(
-    restore: Restore,
-    registry: Registry,
-    job: Job[Any, Any],
-    command: Command[A],
-    turn: Turn,
-    step: Step,
-    now: datetime,
+    restore: Restore, registry: Registry, job: Job[Any, Any], command: Command[A], turn: Turn, step: Step
 ) -> Do[tuple[A] | None, CallError, Any]:
     """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
     if not (yield from _commit(registry, turn.key, step, turn.now)):
         return None
     due = cast("Instance", step.after)
-    run = _fire(registry, job, due, now, own=True)
+    # What was set to the call's own time is not late, however long the commit took.
+    began = max(turn.now, cast("Alarm", due.alarm).at)
+    run = _fire(registry, job, due, began, own=True)
     fired = yield from restore(run).on_error(lambda _: _wake(turn.key, step))
     if fired is None:
         return (command.answer(turn, step, None),)
