@@ -1,28 +1,29 @@
-"""What a step of an effect program costs, against a plain ``await`` of a coroutine and a plain call.
+"""What a step of an effect program costs, against a plain ``await`` of a coroutine, a plain call, and what
+other libraries need for the same: `stateless`, `returns` and, if asked for, Effect-TS on Node.
 
-    python benchmarks/effect_core.py [--quick] [--json]
+    python benchmarks/effect_core.py [--quick] [--json] [--effect-ts]
 
 Nanoseconds per operation, on one asyncio loop; the ``for`` loop around the operation is included on both
-sides. The best of many short rounds: what other work on the machine adds is never negative.
+sides. The best of many short rounds, in the processor's time (on Node, by the clock): what other work on the
+machine adds is never negative.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from measure import Effort, Measurement, Row, effort, in_turns, nanoseconds, report
+from other_libraries import Loop, NotInstalled, effect_ts_figures, returns_loops, stateless_loops
 
 from durable_effect import Do, Effect, Env, Need, TypedError, provide_service
 
-Loop = Callable[[int], Awaitable[object]]
-"""Does its operation that often."""
-
 DEPTH = 500
 LINKS = 1_000
+EFFECT_TS = "effect-ts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +316,10 @@ def _chain(links: int) -> Effect[int]:
     return chain
 
 
+def _chain_to_the_right(links: int) -> Effect[int]:
+    return READY.flat_map(lambda _: _chain_to_the_right(links - 1)) if links else READY
+
+
 CHAIN = _chain(LINKS)
 
 
@@ -328,6 +333,12 @@ def flat_maps(repeats: int) -> Do[None]:
 def flat_maps_made(repeats: int) -> Do[None]:
     for _ in range(repeats):
         yield from _chain(LINKS)
+
+
+@Effect.gen
+def flat_maps_to_the_right(repeats: int) -> Do[None]:
+    for _ in range(repeats):
+        yield from _chain_to_the_right(LINKS)
 
 
 async def await_following(repeats: int) -> None:
@@ -413,11 +424,23 @@ CASES = (
         repeats=10,
         of=LINKS,
     ),
+    Case(
+        "flat_map to the right, each link",
+        flat_maps_to_the_right,
+        {"await coroutine": await_following},
+        repeats=10,
+        of=LINKS,
+    ),
     Case("fork + join", fork_and_join, {"await create_task": await_task}, repeats=2_000),
     Case("from_async", asyncs, {"await create_task": await_task}, repeats=2_000),
     Case("run_sync of a do-block", run_sync, {"send to a coroutine": send_by_hand}),
     Case("await of a do-block", await_effect, {"await coroutine": await_helper}, repeats=2_000),
 )
+
+
+def _with_other_libraries(case: Case, loops: dict[str, dict[str, Loop]]) -> Case:
+    theirs = {library: known[case.name] for library, known in loops.items() if case.name in known}
+    return replace(case, against={**case.against, **theirs})
 
 
 async def _rows(case: Case, wanted: Effort) -> list[Row]:
@@ -435,11 +458,38 @@ def _measurement(loop: Loop, repeats: int, of: int) -> Measurement:
     return lambda: nanoseconds(repeats * of, lambda: loop(repeats))
 
 
+async def _on_node(wanted: Effort) -> dict[str, float]:
+    if EFFECT_TS not in wanted.switches:
+        raise NotInstalled(f"ask for it with --{EFFECT_TS}")
+    return await effect_ts_figures(wanted.rounds, wanted.scale, DEPTH, LINKS)
+
+
 async def main() -> None:
-    wanted = effort(__doc__, rounds=40, quick_rounds=10)
+    wanted = effort(
+        __doc__,
+        rounds=40,
+        quick_rounds=10,
+        switches={EFFECT_TS: "compare with Effect-TS too, which npm installs in a temporary directory"},
+    )
     gc.disable()  # its pauses hit whoever is measured
-    rows = [row for case in CASES for row in await _rows(case, wanted)]
-    report(rows, as_json=wanted.as_json)
+    loops = {"returns": returns_loops(LINKS)}
+    absent: dict[str, str] = {}
+    on_node: dict[str, float] = {}
+    try:
+        loops["stateless"] = stateless_loops(DEPTH)
+    except NotInstalled as why:
+        absent["stateless"] = str(why)
+    try:
+        on_node = await _on_node(wanted)
+    except NotInstalled as why:
+        absent["Effect-TS"] = str(why)
+    rows: list[Row] = []
+    for case in CASES:
+        rows += (of_case := await _rows(_with_other_libraries(case, loops), wanted))
+        if case.name in on_node:
+            ours, theirs = [of_case[0].figure], [on_node[case.name]]
+            rows.append(Row.of_best(case.name, ours, "ns", "Effect-TS on Node", theirs))
+    report(rows, as_json=wanted.as_json, absent=absent)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import os
 import platform
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, process_time_ns
 
 Measurement = Callable[[], Awaitable[float]]
 
@@ -55,14 +55,18 @@ class Effort:
     scale: float
     rounds: int
     as_json: bool
+    switches: frozenset[str]
+    """The switches of this benchmark that are on."""
 
     def of(self, size: int) -> int:
         """That size at this scale, at least 1."""
         return max(1, round(size * self.scale))
 
 
-def effort(description: str | None, *, rounds: int, quick_rounds: int) -> Effort:
-    """What the command line asks for."""
+def effort(
+    description: str | None, *, rounds: int, quick_rounds: int, switches: Mapping[str, str] | None = None
+) -> Effort:
+    """What the command line asks for. `switches` are more options, each with its explanation."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,9 +74,15 @@ def effort(description: str | None, *, rounds: int, quick_rounds: int) -> Effort
     parser.add_argument("--scale", type=float, default=1.0, help="multiply every size by this (default 1)")
     parser.add_argument("--rounds", type=int, help=f"how often each is measured (default {rounds})")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    for switch, meaning in (switches or {}).items():
+        parser.add_argument(f"--{switch}", action="store_true", help=meaning)
     given = parser.parse_args()
-    scale = given.scale * (_QUICK if given.quick else 1)
-    return Effort(scale, given.rounds or (quick_rounds if given.quick else rounds), given.json)
+    return Effort(
+        scale=given.scale * (_QUICK if given.quick else 1),
+        rounds=given.rounds or (quick_rounds if given.quick else rounds),
+        as_json=given.json,
+        switches=frozenset(switch for switch in switches or {} if getattr(given, switch.replace("-", "_"))),
+    )
 
 
 async def in_turns(rounds: int, *measurements: Measurement) -> list[list[float]]:
@@ -92,10 +102,10 @@ async def per_second(count: int, work: Callable[[], Awaitable[object]]) -> float
 
 
 async def nanoseconds(count: int, work: Callable[[], Awaitable[object]]) -> float:
-    """How long each takes, when ``work`` does ``count`` of them."""
-    begin = perf_counter_ns()
+    """How much of the processor's time each takes, when ``work`` does ``count`` of them."""
+    begin = process_time_ns()
     await work()
-    return (perf_counter_ns() - begin) / count
+    return (process_time_ns() - begin) / count
 
 
 def machine() -> dict[str, str | int | float]:
@@ -121,12 +131,17 @@ def _fsync_us(descriptor: int) -> float:
     return (perf_counter() - begin) * 1e6
 
 
-def report(rows: Sequence[Row], *, as_json: bool) -> None:
-    """Print everything that was measured."""
-    print(_json(rows) if as_json else _table(rows))
+def report(rows: Sequence[Row], *, as_json: bool, absent: Mapping[str, str] | None = None) -> None:
+    """Print everything that was measured, and why some of it was not."""
+    if as_json:
+        print(_json(rows, absent or {}))
+        return
+    print(_table(rows))
+    for name, why in (absent or {}).items():
+        print(f"\nnot compared with {name}: {why}")
 
 
-def _json(rows: Sequence[Row]) -> str:
+def _json(rows: Sequence[Row], absent: Mapping[str, str]) -> str:
     measured = [
         {
             "name": row.name,
@@ -138,7 +153,7 @@ def _json(rows: Sequence[Row]) -> str:
         }
         for row in rows
     ]
-    return json.dumps({"machine": machine(), "rows": measured}, indent=2)
+    return json.dumps({"machine": machine(), "rows": measured, "absent": dict(absent)}, indent=2)
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -36,6 +36,8 @@ def test_every_row_of_the_core_is_positive_and_beside_a_baseline() -> None:
         "fail + catch_all / await raise + except",
         "flat_map, each link run / await coroutine",
         "fork + join / await create_task",
+        "flat_map to the right, each link / await coroutine",
+        "flat_map, each link made + run / returns",
         "run_sync of a do-block / send to a coroutine",
     }
     assert expected <= rows.keys()
@@ -63,9 +65,11 @@ def test_every_row_of_the_jobs_is_positive_and_beside_a_baseline() -> None:
 
 def test_the_table_says_where_it_was_measured() -> None:
     """Without --json there is one line about the machine, one of headings, and one for each row."""
-    machine, empty, heading, *rows = run("effect_core.py").splitlines()
+    table, *absent = run("effect_core.py").split("\n\nnot compared with ")
+    machine, empty, heading, *rows = table.splitlines()
     assert [part.split()[0] for part in machine.split(", ")] == ["python", "sqlite", "cpus", "fsync_p50_us"]
     assert empty == ""
     assert heading.split() == ["name", "figure", "unit", "baseline", "figure", "ratio"]
     assert rows[0].startswith("step: ready effect")
     assert len(rows) == len(reported("effect_core.py"))
+    assert absent[-1].startswith("Effect-TS: ask for it with --effect-ts")
