@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any
@@ -163,13 +164,17 @@ class Builder:
         self._blocks = {PLAIN: cycle([False]), BLOCKS: cycle([True]), MIXED: cycle([True, False])}[style]
 
     def main(self, program: Program) -> AnyEffect:
-        """Make the whole program."""
+        """Make the whole program, which knows its own fiber."""
+        return self.around(lambda: Effect.with_fiber(lambda me: self.build(program, (me,))))
 
-        def known(me: Fiber[Any, Any]) -> AnyEffect:
+    def around(self, make: Callable[[], AnyEffect]) -> AnyEffect:
+        """Make what programs find around them, and keep the number of the first fiber."""
+
+        def begin(me: Fiber[Any, Any]) -> AnyEffect:
             self.first = me.id
-            return self.build(program, (me,))
+            return make()
 
-        return Effect.with_fiber(known) | provide_service(Setting, "outside")
+        return Effect.with_fiber(begin) | provide_service(Setting, "outside")
 
     def note(self, what: Any) -> AnyEffect:
         """Write something down, and answer it."""

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from programs import NEW_YEAR, Bug, Oops
 
 from durable_effect import Do, Effect, Fiber, Queue
 from durable_effect.testing import TestRuntime
-from programs import NEW_YEAR, Bug, Oops
 
 
 async def turn() -> None:

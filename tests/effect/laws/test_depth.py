@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from durable_effect import Cause, Deferred, Do, Effect, Failure, Layer, Tag, provide, provide_service
 from programs import Oops
+
+from durable_effect import Cause, Deferred, Do, Effect, Failure, Layer, Tag, provide, provide_service
 
 Depth = Tag[int]("Depth")
 MANY = 100_000
@@ -15,7 +16,8 @@ def test_a_million_steps_through_the_interpreter() -> None:
     """A loop that names itself as the next effect, with handlers on the way."""
 
     def loop(left: int) -> Effect[int, Oops]:
-        return Effect.suspend(lambda: Effect.succeed(left - 1)).flat_map(lambda n: loop(n) if n else Effect.succeed(7))
+        less = Effect.suspend(lambda: Effect.succeed(left - 1))
+        return less.flat_map(lambda n: loop(n) if n else Effect.succeed(7))
 
     assert Effect.run_sync(loop(250_000)) == 7
 
@@ -108,7 +110,7 @@ def test_a_thousand_layers_upon_each_other() -> None:
     """Each needs the one below; all are released."""
     released: list[int] = []
     layer: Layer[Any, Any, Any] = Layer.succeed(Depth, 0)
-    for number in range(1, 1_000):
+    for _ in range(1, 1_000):
         made = Effect.service(Depth).map(lambda below: below + 1)
         kept: Any = Effect.acquire_release(made, lambda n: Effect.sync(lambda: released.append(n)))
         layer = Layer.scoped(Depth, kept).provide(layer)
