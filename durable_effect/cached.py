@@ -37,9 +37,7 @@ class _Outcome:
 
     def ask(self, fiber: Fiber[Any, Any]) -> AnyEffect:
         """Answer the outcome that is there, wait for the run under way, or run."""
-        if self.exit is not None and (
-            self.expires_at is None or clock_of(fiber).current() < self.expires_at
-        ):
+        if self.exit is not None and (self.expires_at is None or clock_of(fiber).current() < self.expires_at):
             return from_exit(self.exit)
         if self.run is not None:
             return self.run.await_().flat_map(lambda _: WithFiber(self.ask))

@@ -208,9 +208,7 @@ def _start(me: Fiber[Any, Any], effects: list[AnyEffect]) -> list[Fiber[Any, Any
     return fibers
 
 
-def _observe(
-    fibers: list[Fiber[Any, Any]], ended: Callable[[Exit[Any, Any]], None], waiter: Waiter
-) -> None:
+def _observe(fibers: list[Fiber[Any, Any]], ended: Callable[[Exit[Any, Any]], None], waiter: Waiter) -> None:
     for fiber in fibers:
         fiber.observe(ended)
     if not fibers:
@@ -249,9 +247,10 @@ def _race(fibers: list[Fiber[Any, Any]], *, first_end: bool) -> AnyEffect:
     def register(waiter: Waiter) -> None:
         def ended(outcome: Exit[Any, Any]) -> None:
             exits.append(outcome)
-            if first_end or isinstance(outcome, Success) or len(exits) == len(fibers):
-                waiter.resume(from_exit(outcome) if first_end or isinstance(outcome, Success) else
-                _verdict(exits))
+            if first_end or isinstance(outcome, Success):
+                waiter.resume(from_exit(outcome))
+            elif len(exits) == len(fibers):
+                waiter.resume(_verdict(exits))
 
         _observe(fibers, ended, waiter)
 

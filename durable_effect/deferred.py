@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from durable_effect.effect import Effect
+from durable_effect.exit import Cause
 from durable_effect.ops import Suspend, Wait
 from durable_effect.runtime import Waiter
 
@@ -68,6 +69,18 @@ class Deferred(Generic[A, E]):
     def fail(self, error: E) -> Effect[bool]:
         """Bring a failure; ``False`` when there was an outcome before."""
         return self.complete_with(Effect.fail(error))
+
+    def fail_cause(self, cause: Cause[E]) -> Effect[bool]:
+        """Bring a failure with all its reasons; ``False`` when there was an outcome before."""
+        return self.complete_with(Effect.fail_cause(cause))
+
+    def die(self, defect: object) -> Effect[bool]:
+        """Bring a defect; ``False`` when there was an outcome before."""
+        return self.complete_with(Effect.die(defect))
+
+    def interrupt(self) -> Effect[bool]:
+        """Interrupt those who wait, and those who come; ``False`` when there was an outcome before."""
+        return Effect.with_fiber(lambda me: self.fail_cause(Cause.interrupt(me.id)))
 
     @property
     def is_done(self) -> bool:

@@ -134,9 +134,7 @@ class Layer(Generic[Out, E, R]):
     def merge_all(one: Layer[O1, E1, R1], /) -> Layer[O1, E1, R1]: ...
     @overload
     @staticmethod
-    def merge_all(
-        one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], /
-    ) -> Layer[O1 | O2, E1 | E2, R1 | R2]: ...
+    def merge_all(one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], /) -> Layer[O1 | O2, E1 | E2, R1 | R2]: ...
     @overload
     @staticmethod
     def merge_all(

@@ -25,6 +25,9 @@ A1 = TypeVar("A1")
 E1 = TypeVar("E1")
 
 
+CLOSED = Effect.die("this ManagedRuntime is closed: make a new one")
+
+
 class ManagedRuntime(Generic[Out, E]):
     """Runs programs with the services of a layer, which are built for the first one and kept until `close`.
 
@@ -41,16 +44,12 @@ class ManagedRuntime(Generic[Out, E]):
     def __init__(self, layer: Layer[Out, E]) -> None:
         self._scope = Scope()
         memo = Memo()
-        build = Suspend(lambda: self._refuse_if_closed() or memo.get(layer, self._scope))
+        build = Suspend(lambda: memo.get(layer, self._scope))
         self._env: Effect[Env, E] = Effect.run_sync(cached(build, None))[0]
-
-    def _refuse_if_closed(self) -> Effect[Any] | None:
-        closed = self._scope.is_closed
-        return Effect.die("this ManagedRuntime is closed: make a new one") if closed else None
 
     def env(self) -> Effect[Env, E]:
         """Answer the services, built if they are not yet."""
-        return Suspend(lambda: self._refuse_if_closed() or self._env)
+        return Suspend(lambda: CLOSED if self._scope.is_closed else self._env)
 
     def provide(self, effect: Effect[A1, E1, Out]) -> Effect[A1, E | E1]:
         """Answer the effect with the services given to it; they outlive it."""

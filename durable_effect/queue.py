@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, Literal, Never
 
+from returns.maybe import Maybe, Nothing, Some
 from typing_extensions import TypeVar
 
 from durable_effect.effect import Effect
 from durable_effect.errors import TypedError
-from durable_effect.ops import AnyEffect, Succeed, Suspend, Sync, Wait
+from durable_effect.ops import AnyEffect, Gen, Succeed, Suspend, Sync, Wait
 from durable_effect.runtime import Waiter
 
 A = TypeVar("A")
@@ -71,6 +72,17 @@ class Queue(Generic[A, E]):
         """Put a value in; answers False if it was refused."""
         return Suspend(lambda: self._offer(value))
 
+    def offer_all(self, values: Iterable[A]) -> Effect[list[A]]:
+        """Put values in, one after the other; answers those that were refused."""
+        return Gen(self._offer_all, (values,))
+
+    def _offer_all(self, values: Iterable[A]) -> Generator[Any, Any, list[A]]:
+        refused: list[A] = []
+        for value in values:
+            if not (yield from self.offer(value)):
+                refused.append(value)
+        return refused
+
     def _offer(self, value: A) -> AnyEffect:
         if self._end is not None:
             return Succeed(False)
@@ -111,6 +123,14 @@ class Queue(Generic[A, E]):
             return taken
 
         return Sync(take)
+
+    def take_n(self, n: int) -> Effect[list[A], E | QueueEnded]:
+        """Take so many values, waiting for each; if the queue ends before, those taken are gone."""
+        return Effect.for_each(range(n), lambda _: self.take())
+
+    def poll(self) -> Effect[Maybe[A]]:
+        """Take the oldest value as `Some`, or answer `Nothing` at once."""
+        return Sync(lambda: Some(self._next()) if self._items or self._offers else Nothing)
 
     def _take(self) -> AnyEffect:
         if self._items or self._offers:
@@ -154,6 +174,10 @@ class Queue(Generic[A, E]):
     def fail(self, error: E) -> Effect[bool]:
         """Take nothing more in; when all is taken, takers fail with this error. False if it had ended."""
         return Sync(lambda: self._close(Effect.fail(error)))
+
+    def interrupt(self) -> Effect[bool]:
+        """Take nothing more in; when all is taken, takers are interrupted. False if it had ended."""
+        return Sync(lambda: self._close(Effect.interrupt()))
 
     def shutdown(self) -> Effect[bool]:
         """Drop everything; takers are interrupted, offers answer False. False if it had ended."""
