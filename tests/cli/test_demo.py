@@ -69,10 +69,11 @@ def test_the_demo_shows_failures_and_what_becomes_of_them(terminal: Terminal) ->
         demo.until("(flushAfter)")
         demo.until("HTTP Error 503: Service Unavailable; asking again soon")
         demo.until("tokenRefresher:user-123 attempt 3 got at_4")
+        if (reminder := "orderProcessor:order-1 reminded the customer of the payment") not in demo.output:
+            demo.until(reminder)  # on a slow machine it comes late
         demo.send(signal.SIGINT)
         assert demo.end() == 130
 
-    assert "orderProcessor:order-1 reminded the customer of the payment" in demo.output
     assert "failed and will be tried again: Unavailable: PUT /batches/" in demo.output
 
 

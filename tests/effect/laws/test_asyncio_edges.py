@@ -225,7 +225,7 @@ def test_sleepers_that_were_called_off_are_forgotten() -> None:
         gc.collect()
         return sum(type(thing) is Fiber for thing in gc.get_objects())
 
-    before = fibers()  # those that failures of other tests keep alive
+    before = fibers()  # programs of other tests may still hold some
     with TestRuntime(NEW_YEAR) as world:
         world.fork(Effect.sleep("1 minute"))
         world.run(Effect.for_each(range(500), lambda _: Effect.void.timeout("1 hour"), discard=True))
