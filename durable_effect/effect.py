@@ -1295,3 +1295,13 @@ for _name, _method in {
     "run_async_exit": run_async_exit,
 }.items():
     setattr(Effect, _name, _method)
+
+# The constructors that programs call most are their operations' classes: one call less, each time.
+for _name, _operation in {
+    "succeed": Succeed,
+    "fail": FailWith,
+    "sync": Sync,
+    "suspend": Suspend,
+    "service": Service,
+}.items():
+    setattr(Effect, _name, _operation)

@@ -680,7 +680,7 @@ class Runtime:
         ready = self.ready
         left = slices if slices is not None else -1
         try:
-            while ready or self._wake_idle():
+            while ready or (self.idle and self._wake_idle()):
                 fiber = self.fiber = ready.popleft()
                 tired = fiber.advance()
                 left -= 1
