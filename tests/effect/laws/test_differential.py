@@ -36,7 +36,7 @@ def test_finalizers_scopes_and_masks(style: str, program: Any) -> None:
 
 
 @styles
-@settings(max_examples=80)
+@settings(max_examples=200)
 @given(program=called_off(FINAL, 20))
 def test_one_fiber_called_off(style: str, program: Any) -> None:
     """A fiber that is interrupted somewhere: what still runs, and how it ends."""
@@ -44,7 +44,7 @@ def test_one_fiber_called_off(style: str, program: Any) -> None:
 
 
 @styles
-@settings(max_examples=80)
+@settings(max_examples=200)
 @given(program=programs(FORKING, 25))
 def test_fibers_and_interruption(style: str, program: Any) -> None:
     """Fibers that wait for, join and interrupt each other, themselves and those who started them."""
@@ -52,7 +52,7 @@ def test_fibers_and_interruption(style: str, program: Any) -> None:
 
 
 @styles
-@settings(max_examples=80)
+@settings(max_examples=200)
 @given(program=programs(WIDE, 25) | called_off(WIDE, 25))
 def test_many_at_once(style: str, program: Any) -> None:
     """Races, time limits and bounded crowds inside of everything else."""
