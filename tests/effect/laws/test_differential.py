@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from programs import BLOCKS, FINAL, FORKING, MIXED, PLAIN, SEQUENTIAL, WIDE, called_off, observe, programs
 from wide_reference import WideReference
 
-STAYS = ("ensuring", ("never",), ("succeed", 0))
+A = ("ensuring", ("never",), ("log", "a"))
+B = ("ensuring", ("never",), ("log", "b"))
 SHIELDED = (
     "ensuring",
     ("catch", ("mask", ("then", ("sleep", 1), ("fail", "e1"))), ("succeed", 0)),
@@ -52,7 +53,7 @@ def test_one_fiber_called_off(style: str, program: Any) -> None:
 @styles
 @settings(max_examples=200)
 @given(program=programs(FORKING, 25))
-@example(program=("fork", STAYS, ("fork", STAYS, ("yield",))))
+@example(program=("fork", A, ("fork", B, ("yield",))))
 @example(program=("fork", SHIELDED, ("then", ("yield",), ("interrupt", 1))))
 def test_fibers_and_interruption(style: str, program: Any) -> None:
     """Fibers that wait for, join and interrupt each other, themselves and those who started them."""
