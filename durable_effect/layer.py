@@ -119,8 +119,22 @@ class Layer(Generic[Out, E, R]):
         """Make the layer only when it is built, once in a build."""
         return Layer(_memoised(lambda memo, scope: memo.get(make(), scope)))
 
+    @overload
     @staticmethod
-    def unwrap(make: Effect[Layer[O1, E2, R2], E1, R1]) -> Layer[O1, E1 | E2, R1 | R2]:
+    def unwrap(make: Effect[Layer[O1, Never, Never], Never, Never]) -> Layer[O1]: ...
+    @overload
+    @staticmethod
+    def unwrap(  # type: ignore[overload-overlap] # what has neither is taken by the overload before
+        make: Effect[Layer[O1, Never, R2], Never, R1],
+    ) -> Layer[O1, Never, R1 | R2]: ...
+    @overload
+    @staticmethod
+    def unwrap(make: Effect[Layer[O1, E2, Never], E1, Never]) -> Layer[O1, E1 | E2]: ...
+    @overload
+    @staticmethod
+    def unwrap(make: Effect[Layer[O1, E2, R2], E1, R1]) -> Layer[O1, E1 | E2, R1 | R2]: ...
+    @staticmethod
+    def unwrap(make: Effect[Layer[Any, Any, Any], Any, Any]) -> Layer[Any, Any, Any]:
         """Build the layer that an effect answers."""
         return Layer(_memoised(lambda memo, scope: FlatMap(make, lambda layer: memo.get(layer, scope))))
 
@@ -131,15 +145,65 @@ class Layer(Generic[Out, E, R]):
 
     @overload
     @staticmethod
-    def merge_all(one: Layer[O1, E1, R1], /) -> Layer[O1, E1, R1]: ...
+    def merge_all(one: Layer[O1, Never, Never], two: Layer[O2, Never, Never], /) -> Layer[O1 | O2]: ...
+    @overload
+    @staticmethod
+    def merge_all(  # type: ignore[overload-overlap] # layers without needs are taken by the overload before
+        one: Layer[O1, Never, R1], two: Layer[O2, Never, R2], /
+    ) -> Layer[O1 | O2, Never, R1 | R2]: ...
+    @overload
+    @staticmethod
+    def merge_all(one: Layer[O1, E1, Never], two: Layer[O2, E2, Never], /) -> Layer[O1 | O2, E1 | E2]: ...
     @overload
     @staticmethod
     def merge_all(one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], /) -> Layer[O1 | O2, E1 | E2, R1 | R2]: ...
     @overload
     @staticmethod
     def merge_all(
+        one: Layer[O1, Never, Never], two: Layer[O2, Never, Never], three: Layer[O3, Never, Never], /
+    ) -> Layer[O1 | O2 | O3]: ...
+    @overload
+    @staticmethod
+    def merge_all(  # type: ignore[overload-overlap] # layers without needs are taken by the overload before
+        one: Layer[O1, Never, R1], two: Layer[O2, Never, R2], three: Layer[O3, Never, R3], /
+    ) -> Layer[O1 | O2 | O3, Never, R1 | R2 | R3]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, E1, Never], two: Layer[O2, E2, Never], three: Layer[O3, E3, Never], /
+    ) -> Layer[O1 | O2 | O3, E1 | E2 | E3]: ...
+    @overload
+    @staticmethod
+    def merge_all(
         one: Layer[O1, E1, R1], two: Layer[O2, E2, R2], three: Layer[O3, E3, R3], /
     ) -> Layer[O1 | O2 | O3, E1 | E2 | E3, R1 | R2 | R3]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, Never, Never],
+        two: Layer[O2, Never, Never],
+        three: Layer[O3, Never, Never],
+        four: Layer[O4, Never, Never],
+        /,
+    ) -> Layer[O1 | O2 | O3 | O4]: ...
+    @overload
+    @staticmethod
+    def merge_all(  # type: ignore[overload-overlap] # layers without needs are taken by the overload before
+        one: Layer[O1, Never, R1],
+        two: Layer[O2, Never, R2],
+        three: Layer[O3, Never, R3],
+        four: Layer[O4, Never, R4],
+        /,
+    ) -> Layer[O1 | O2 | O3 | O4, Never, R1 | R2 | R3 | R4]: ...
+    @overload
+    @staticmethod
+    def merge_all(
+        one: Layer[O1, E1, Never],
+        two: Layer[O2, E2, Never],
+        three: Layer[O3, E3, Never],
+        four: Layer[O4, E4, Never],
+        /,
+    ) -> Layer[O1 | O2 | O3 | O4, E1 | E2 | E3 | E4]: ...
     @overload
     @staticmethod
     def merge_all(
