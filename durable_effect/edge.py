@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Never, TypeVar
 
@@ -114,6 +115,73 @@ def _cancel(task: asyncio.Task[Any]) -> AnyEffect:
 def _after_cancel(task: asyncio.Task[Any]) -> AnyEffect:
     raised = None if task.cancelled() else task.exception()
     return VOID if raised is None else FailCause(Cause.die(raised))
+
+
+# ---- in: threads that answer many callers at a time --------------------------------------------------------
+
+
+class Caller(Operation):
+    """A fiber that waits for the answer of a thread; `answer_all` hands it over."""
+
+    __slots__ = ("loop", "waiter")
+
+    def __init__(self, fiber: Fiber[Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(fiber)
+        self.loop = loop
+        self.waiter = fiber.suspend()
+
+    def hear(self, answer: AnyEffect) -> None:
+        """Go on with the answer. What came too late is dropped: for who left, or crashed in a test."""
+        operations = self.runtime.operations
+        if self in operations:
+            operations.discard(self)
+            self.waiter.resume(answer)
+
+    def leave(self) -> None:
+        """Wait no more; the thread does not hear of it."""
+        self.runtime.operations.discard(self)
+
+
+class AskThread(AnyEffect):
+    """Suspend until a thread answers. It costs no task and no future, and no wake-up of its own.
+
+    `ask` queues the caller for the thread, or answers at once when the thread will not. An interruption does
+    not wait for the answer: make it `uninterruptible` where the caller must know what became of it.
+    """
+
+    __slots__ = ("ask",)
+
+    def __init__(self, ask: Callable[[Caller], AnyEffect | None]) -> None:
+        self.ask = ask
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect | None:
+        runtime = fiber.runtime
+        loop = runtime.loop
+        if loop is None:  # the answer could not be handed over, and `run_sync` says so
+            fiber.suspend()
+            return None
+        caller = Caller(fiber, loop)
+        refusal = self.ask(caller)
+        if refusal is not None:
+            fiber.waiter = None
+            return refusal
+        runtime.operations.add(caller)
+        fiber.on_interrupt = caller.leave
+        return None
+
+
+def answer_all(answers: Iterable[tuple[Caller, AnyEffect]]) -> None:
+    """Answer callers, from the thread that they asked. Each loop wakes once, however many wait on it."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[Caller, AnyEffect]]] = defaultdict(list)
+    for caller, answer in answers:
+        by_loop[caller.loop].append((caller, answer))
+    for heard in by_loop.values():
+        heard[0][0].runtime.post(_hear_all, heard)
+
+
+def _hear_all(answers: list[tuple[Caller, AnyEffect]]) -> None:
+    for caller, answer in answers:
+        caller.hear(answer)
 
 
 # ---- out: running effects ----------------------------------------------------------------------------------

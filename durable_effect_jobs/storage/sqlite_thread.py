@@ -17,12 +17,12 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from durable_effect import Effect, TypedError
+from durable_effect.edge import AskThread, Caller, answer_all
 from durable_effect_jobs.errors import StorageError
 
 __all__ = ["Contents", "Database", "DatabaseThread"]
@@ -74,26 +74,26 @@ class Contents(Protocol):
 
 
 class _Operation:
-    """A call that waits for the thread, later with its outcome; and the future of who waits for it."""
+    """A call that waits for the thread, later with its outcome; and who waits for it."""
 
-    __slots__ = ("call", "error", "future", "loop", "name", "then", "value", "writes")
+    __slots__ = ("call", "caller", "error", "name", "then", "value", "writes")
 
-    def __init__(self, name: str, call: Call, writes: bool, then: Callable[[], None] | None) -> None:
+    def __init__(
+        self, caller: Caller, name: str, call: Call, writes: bool, then: Callable[[], None] | None
+    ) -> None:
+        self.caller = caller
         self.name = name
         self.call = call
         self.writes = writes
         self.then = then
         self.value: Any = None
         self.error: TypedError | None = None
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
 
     def fail(self, error: Exception) -> None:
         cause = error.cause if isinstance(error, StorageError) else error
         self.error = StorageError(self.name, cause)
 
-    async def outcome(self) -> Effect[Any, Any]:
-        await self.future
+    def outcome(self) -> Effect[Any, Any]:
         return Effect.succeed(self.value) if self.error is None else Effect.fail(self.error)
 
 
@@ -174,13 +174,12 @@ class DatabaseThread:
     def _ask(
         self, name: str, call: Call, *, writes: bool, then: Callable[[], None] | None
     ) -> Effect[Any, Any]:
-        async def ask() -> Effect[Any, Any]:
-            operation = _Operation(name, call, writes, then)
-            if not self._enqueue(operation):
-                return Effect.fail(StorageError(name, "the storage is closed"))
-            return await operation.outcome()
+        def ask(caller: Caller) -> Effect[Any, Any] | None:
+            if self._enqueue(_Operation(caller, name, call, writes, then)):
+                return None
+            return Effect.fail(StorageError(name, "the storage is closed"))
 
-        return Effect.from_async(ask).flat_map(_itself)
+        return AskThread(ask)
 
     def _enqueue(self, operation: _Operation) -> bool:
         with self._door:  # nothing may be put behind the end: nobody would answer it
@@ -192,13 +191,15 @@ class DatabaseThread:
 
     def _run(self) -> None:
         while not self._finished:
-            batch = self._take()
-            self._write([operation for operation in batch if operation.writes])
-            self._read([operation for operation in batch if not operation.writes])
-            _answer(batch)
+            self._serve(self._take())  # and while the thread waits, it holds nothing of what it served
         self._disconnect()
         if self._database is not None:
             self._database.release()
+
+    def _serve(self, batch: list[_Operation]) -> None:
+        self._write([operation for operation in batch if operation.writes])
+        self._read([operation for operation in batch if not operation.writes])
+        answer_all([(operation.caller, operation.outcome()) for operation in batch])
 
     def _take(self) -> list[_Operation]:
         """Wait for an operation, and take along what else is there."""
@@ -285,26 +286,6 @@ def _is_the_databases_fault(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return not isinstance(error, _ITS_OWN_FAULT)
     return isinstance(error, MemoryError)  # how SQLite's own lack of memory is told
-
-
-def _answer(batch: list[_Operation]) -> None:
-    """Wake each loop once, however many of its operations are done."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
-    for operation in batch:
-        by_loop[operation.loop].append(operation.future)
-    for loop, futures in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_wake, futures)
-
-
-def _wake(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
-
-
-def _itself(answer: Effect[Any, Any]) -> Effect[Any, Any]:
-    return answer
 
 
 def _nothing(_: sqlite3.Connection) -> None:
