@@ -33,9 +33,7 @@ def to_json_bytes(encoded: JsonValue) -> bytes:
     It trusts `Schema.encode` for the rest: pass what a schema encoded.
     """
     try:
-        text = json.dumps(
-            encoded, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
-        )
+        text = _ENCODER.encode(encoded)
     except RecursionError:
         raise refused(_TOO_DEEP) from None
     except (TypeError, ValueError) as error:
@@ -118,6 +116,8 @@ def _constant(name: str) -> NoReturn:
     raise refused(f"{name} is not JSON")
 
 
+# Kept, both of them: `json.dumps` with options makes a new encoder for each value.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_distinct, parse_int=_int, parse_float=_float, parse_constant=_constant
 )
