@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{error} (durable-effect --help)", _MISUSED)
     except UsageError as error:
         return _complain(str(error), _MISUSED)
-    except TypedError as error:
+    except (TypedError, ImportError) as error:  # an extra is missing; a user's module is explained elsewhere
         return _complain(str(error), _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -175,3 +175,21 @@ jobs = create_durable_jobs(
     assert said.returncode == 1
     assert "Mailer" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_a_host_without_the_extra_for_telemetry_says_what_to_install(terminal: Terminal) -> None:
+    """One line, no traceback, when the tracker's endpoint needs a package that is not there."""
+    terminal.write("httpx2.py", "raise ImportError('hidden')\n")
+    terminal.write(
+        "app.py",
+        "from durable_effect_jobs import Tracker, create_durable_jobs\n"
+        'jobs = create_durable_jobs({}, tracker=Tracker("http://127.0.0.1:9/events"))\n',
+    )
+    said = terminal.run(
+        "run", "app:jobs", "--storage", "sqlite:///jobs.db", PYTHONPATH=str(terminal.directory)
+    )
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.splitlines()[-1] == (
+        "durable-effect: sending telemetry needs httpx2: pip install 'durable-effect[http]'"
+    )
+    assert "Traceback" not in said.stderr
