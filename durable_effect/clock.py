@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.effect import Effect
-from durable_effect.ops import VOID, AnyEffect, Gen, Provide, Settle, Succeed, Wait, WithFiber
+from durable_effect.ops import VOID, AnyEffect, Gen, Look, Provide, Settle, Wait, WithFiber
 from durable_effect.runtime import Fiber, Waiter
 
 A = TypeVar("A")
@@ -37,7 +37,7 @@ class Clock(ABC):
     @staticmethod
     def now() -> Effect[datetime]:
         """Answer the time by the clock of this program, as an aware UTC datetime."""
-        return WithFiber(lambda fiber: Succeed(clock_of(fiber).current()))
+        return Look(lambda fiber: clock_of(fiber).current())
 
 
 class LiveClock(Clock):

@@ -308,16 +308,16 @@ class Effect(Generic[A, E, R]):
         """Answer the service for this key as `Some`, or `Nothing` if nobody provided it."""
         absent: Any = object()
 
-        def look(fiber: Fiber[Any, Any]) -> Effect[Any]:
+        def look(fiber: Fiber[Any, Any]) -> Maybe[Any]:
             found: object = fiber.env.get_or(cast("Key[Any]", key), absent)
-            return Succeed(MaybeNothing if found is absent else MaybeSome(found))
+            return MaybeNothing if found is absent else MaybeSome(found)
 
-        return WithFiber(look)
+        return Look(look)
 
     @staticmethod
     def env() -> Effect[Env]:
         """Answer all services that this program can see."""
-        return WithFiber(lambda fiber: Succeed(fiber.env))
+        return Look(lambda fiber: fiber.env)
 
     def provide(self, layer: Layer[R, E2, R2], /, *, local: bool = False) -> Effect[A, E | E2, R2]:
         """Build the layer's services, run with them, release them. The layer must provide all of `R`.
@@ -1188,6 +1188,7 @@ from durable_effect.ops import (  # noqa: E402
     Forever,
     Gen,
     Interruptibility,
+    Look,
     Map,
     MapError,
     OnExit,

@@ -163,6 +163,22 @@ class Service(AnyEffect):
             return FailCause(Cause.die(missing))
 
 
+class Look(AnyEffect):
+    """A value read off the fiber that runs it."""
+
+    __slots__ = ("f",)
+
+    def __init__(self, f: Callable[[Any], Any]) -> None:
+        self.f = f
+
+    def __iter__(self) -> Steps:
+        return self.f(ACTIVE.get().fiber)
+        yield
+
+    def step(self, fiber: Fiber[Any, Any]) -> AnyEffect:
+        return Succeed(self.f(fiber))
+
+
 class WithFiber(AnyEffect):
     """An effect that depends on the fiber that runs it."""
 
@@ -211,7 +227,7 @@ class FlatMap(AnyEffect):
         return (yield (self,))
 
 
-LEAVES = frozenset({Succeed, Constant, Sync, Service})
+LEAVES = frozenset({Succeed, Constant, Sync, Service, Look})
 
 
 class Gen(AnyEffect):

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from durable_effect.clock import Clock
+from durable_effect.clock import clock_of
 from durable_effect.effect import Effect
-from durable_effect.ops import AnyEffect, Provide, Succeed, WithFiber
+from durable_effect.ops import AnyEffect, Look, Provide
 
 A = TypeVar("A")
 E = TypeVar("E")
@@ -63,7 +63,7 @@ class Random:
     @staticmethod
     def uuid7() -> Effect[UUID]:
         """Make a UUID of version 7: the `Clock`'s milliseconds, then dice."""
-        return Clock.now().flat_map(lambda now: _roll(lambda source: _uuid7(now, source)))
+        return Look(lambda fiber: _uuid7(clock_of(fiber).current(), random_of(fiber).source))
 
 
 DEFAULT_RANDOM = Random(random.Random())  # noqa: S311 - not for secrets
@@ -78,7 +78,7 @@ def random_of(fiber: Any) -> Random:
 
 
 def _roll(f: Callable[[random.Random], Any]) -> AnyEffect:
-    return WithFiber(lambda fiber: Succeed(f(random_of(fiber).source)))
+    return Look(lambda fiber: f(random_of(fiber).source))
 
 
 _EPOCH_MS = 1000
