@@ -21,7 +21,7 @@ from durable_effect_jobs.errors import InvalidStateError, Kind
 from durable_effect_jobs.instance import Key
 from durable_effect_jobs.step import Codec, Limits
 
-__all__ = ["Draft", "Ended", "Failed", "Finished", "Inside", "Terminated", "attempt", "job_logger"]
+__all__ = ["Draft", "Ended", "Failed", "Finished", "Inside", "Terminated", "attempt", "inside", "job_logger"]
 
 S = TypeVar("S")
 
@@ -36,6 +36,14 @@ class Inside:
     def keys(self) -> frozenset[Key]:
         """Their instances. A fiber detached from a handler may outlive it, and then counts no more."""
         return frozenset(key for key, draft in self.handlers if draft.running)
+
+
+_OUTSIDE = Inside()
+
+
+def inside() -> Effect[Inside]:
+    """The handlers around this effect; none where nobody says so."""
+    return Effect.env().map(lambda env: env.get_or(Inside, _OUTSIDE))
 
 
 class Draft(Generic[S]):
@@ -154,7 +162,7 @@ def attempt(
     **fields: object,
 ) -> Do[Ended, Never, Any]:
     """Run a handler against a draft; ``fields`` are added to its log records."""
-    around = (yield from Effect.service_option(Inside)).value_or(Inside()).handlers
+    around = (yield from inside()).handlers
     log = Logger(
         job_logger(key.kind, key.job),
         log_level,

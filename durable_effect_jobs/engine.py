@@ -18,7 +18,7 @@ import attrs
 from typing_extensions import Never, TypeVar
 
 from durable_effect import Cause, Clock, Deferred, Do, Effect, Env, Exit, Fiber, Need, Scope, Semaphore
-from durable_effect_jobs.attempt import Inside
+from durable_effect_jobs.attempt import Inside, inside
 from durable_effect_jobs.errors import InvalidStateError, StorageError
 from durable_effect_jobs.instance import Instance, Key
 from durable_effect_jobs.interpreter import Alarms, CallError, dispatch, fire_if_due, inspect
@@ -117,14 +117,14 @@ class Engine:
 
     @Effect.gen
     def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
-        inside = (yield from Effect.service_option(Inside)).value_or(Inside())
+        around = yield from inside()
 
         def begin() -> Effect[Any, Any]:
             """Counting it and seeing to its end is one step: between two the caller could be called off."""
-            if self._closed and not inside.keys:  # handlers that are being waited for may still call others
+            if self._closed and not around.keys:  # handlers that are being waited for may still call others
                 return Effect.fail(_closed(operation))
             self._calls += 1
-            hosted = effect.provide_env(self._env.add(Inside, inside))
+            hosted = effect.provide_env(self._env.add(Inside, around))
             return hosted.ensuring(Effect.suspend(self._call_ended))
 
         return (yield from Effect.suspend(begin))
@@ -143,7 +143,7 @@ class Engine:
 
     @Effect.gen
     def _queue(self, key: Key, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
-        callers = (yield from Effect.service_option(Inside)).value_or(Inside()).keys
+        callers = (yield from inside()).keys
         if key in callers:
             return (yield from effect)  # refused by the interpreter; waiting for itself would never end
         if not callers.isdisjoint(self._waited_for_by(key)):

@@ -72,7 +72,7 @@ def text_problem(name: str, text: object) -> ValidationError | None:
         return ValidationError.at(name, "$", f"expected text, got {type(text).__name__}")
     if not 1 <= len(text) <= MAX_ID_LENGTH:
         return ValidationError.at(name, "$", f"expected 1 to {MAX_ID_LENGTH} characters, got {len(text)}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return ValidationError.at(name, "$", "expected text without lone surrogates")
     return None
 

@@ -22,7 +22,7 @@ import attrs
 from typing_extensions import Never, TypeVar
 
 from durable_effect import Cause, Clock, Do, Effect, Need, Random, Restore
-from durable_effect_jobs.attempt import Inside, job_logger
+from durable_effect_jobs.attempt import inside, job_logger
 from durable_effect_jobs.errors import (
     DuplicateEventError,
     InvalidStateError,
@@ -203,12 +203,12 @@ def _commit(
     return (yield from written)
 
 
-@Effect.gen
-def _wake(key: Key, step: Step) -> Do[None, Never, Need[Alarms]]:
+def _wake(key: Key, step: Step) -> Effect[None, Never, Need[Alarms]]:
     """Tell the host of the alarm that a step left."""
-    if step.writes and step.after is not None and step.after.alarm is not None:
-        alarms = yield from Effect.service(Alarms)
-        yield from alarms.wake(key, step.after.alarm.at)
+    alarm = step.after.alarm if step.writes and step.after is not None else None
+    if alarm is None:
+        return Effect.void
+    return Effect.service(Alarms).flat_map(lambda alarms: alarms.wake(key, alarm.at))
 
 
 def _job(registry: Registry, key: Key) -> Effect[Job[Any, Any], JobNotFoundError]:
@@ -225,8 +225,8 @@ def _refuse_bad_calls(key: Key, operation: str, command: Command[Any]) -> Do[Non
         problem = text_problem("event_id", command.event_id)
     if problem is not None:
         yield from Effect.fail(problem)
-    inside = (yield from Effect.service_option(Inside)).value_or(Inside())
-    if key in inside.keys:
+    around = yield from inside()
+    if key in around.keys:
         yield from Effect.fail(
             InvalidStateError(
                 expected="another instance, or the handler to have ended",

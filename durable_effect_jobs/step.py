@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeAlias, cast
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Effect, Schema, SchemaError
+from durable_effect import Do, Effect, Schema, SchemaError
 from durable_effect.canonical_json import check_depth, from_json_bytes, to_json_bytes
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.effect import Op
@@ -213,13 +213,15 @@ class Job(ABC, Generic[E_co, R_co]):
 def checked(thunk: Callable[[], A]) -> Effect[A, ValidationError | SchedulerError]:
     """A computation that raises one of these two errors, as an effect that fails with it."""
 
-    def run() -> Effect[A, ValidationError | SchedulerError]:
-        try:
-            return Effect.succeed(thunk())
-        except (ValidationError, SchedulerError) as error:
-            return Effect.fail(error)
+    return _checked(thunk)  # apart, because mypy loses the A of a generic do-block
 
-    return Effect.suspend(run)
+
+@Effect.gen
+def _checked(thunk: Callable[[], Any]) -> Do[Any, ValidationError | SchedulerError]:
+    try:
+        return thunk()
+    except (ValidationError, SchedulerError) as error:
+        return (yield from Effect.fail(error))
 
 
 def check_handler(name: str, handler: object, *, optional: bool = False) -> None:
