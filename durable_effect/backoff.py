@@ -42,7 +42,7 @@ class Backoff:
     presets: ClassVar[type[BackoffPresets]]
 
     @staticmethod
-    def exponential(base: Span, *, factor: float = 2.0, max: Span | None = None) -> Backoff:  # noqa: A002
+    def exponential(base: Span, *, factor: float = 2.0, max: Span | None = None) -> Backoff:
         """Wait `base`, then `factor` times as long after each further attempt, never longer than `max`."""
         if not 1 <= factor < math.inf:
             raise ValueError(f"factor must be a finite number of at least 1, not {factor!r}")
@@ -60,7 +60,7 @@ class Backoff:
     def linear(
         initial: Span | None = None,
         increment: Span | None = None,
-        max: Span | None = None,  # noqa: A002
+        max: Span | None = None,
         *,
         base: Span | None = None,
     ) -> Backoff:
@@ -87,7 +87,7 @@ class Backoff:
         return Backoff.fixed(delay)
 
     @staticmethod
-    def from_function(delay: Callable[[int], Span], *, max: Span | None = None) -> Backoff:  # noqa: A002
+    def from_function(delay: Callable[[int], Span], *, max: Span | None = None) -> Backoff:
         """Wait what `delay(attempt)` says; attempts count from 1. It must be pure, and zero is allowed.
 
         What it returns is checked each time: anything but a span is a `ValueError` out of `Backoff.delay`.

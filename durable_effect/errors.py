@@ -149,4 +149,3 @@ class Interrupted(BaseException):
     def __init__(self, cause: object = None) -> None:
         super().__init__("interrupted")
         self.cause = cause
-

@@ -66,9 +66,7 @@ def log(level: int, message: object, values: tuple[object, ...], fields: Mapping
 
 def annotate_logs(effect: AnyEffect, fields: Mapping[str, object]) -> AnyEffect:
     """Run with more annotations."""
-    return Provide(
-        effect, lambda env: env.add(Logger, env.get_or(Logger, DEFAULT_LOGGER).annotate(fields))
-    )
+    return Provide(effect, lambda env: env.add(Logger, env.get_or(Logger, DEFAULT_LOGGER).annotate(fields)))
 
 
 def with_span(effect: AnyEffect, name: str, fields: Mapping[str, object]) -> AnyEffect:

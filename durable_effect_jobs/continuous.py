@@ -331,9 +331,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
         missed, coming = _catch_up(self.schedule, tick, now)
         return _Run(number=before.run_count + 1, attempt=1, tick=tick, missed=missed, next_tick=coming)
 
-    def _executed(
-        self, before: Instance, turn: Turn, run: _Run, draft: Draft[S_co], now: datetime
-    ) -> Step:
+    def _executed(self, before: Instance, turn: Turn, run: _Run, draft: Draft[S_co], now: datetime) -> Step:
         fact = turn.fact(
             JobExecuted,
             run_count=run.number,

@@ -362,9 +362,7 @@ def named_hints(cls: type[Any]) -> dict[str, Any]:
     try:
         return get_type_hints(cls, localns=names_around(cls), include_extras=True)
     except NameError as error:
-        raise ValueError(
-            f"{cls.__name__}: {error}; define or import it in the module of the class"
-        ) from None
+        raise ValueError(f"{cls.__name__}: {error}; define or import it in the module of the class") from None
 
 
 def names_around(cls: type[Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Schema: what data must look like, read and written strictly.
 
-    a class, an annotation -------- Schema.of ---+                 decode: JSON data -> T
-                                                 +--> Schema[T] --<
-    Schema.string, Schema.struct({...}), ... ----+                 encode: T -> JSON data
+a class, an annotation -------- Schema.of ---+                 decode: JSON data -> T
+                                             +--> Schema[T] --<
+Schema.string, Schema.struct({...}), ... ----+                 encode: T -> JSON data
 """
 
 from __future__ import annotations

@@ -176,9 +176,7 @@ def test_structs_are_told_apart_by_their_literals() -> None:
 
     there_and_back(schema, {"_tag": "PaymentReceived"}, {"_tag": "PaymentReceived"})
     assert problems(schema, {"_tag": "OrderPlaced", "orderId": 1}) == ["$.orderId: expected str, found int"]
-    assert problems(schema, {"orderId": 1}) == [
-        "$._tag: missing, expected 'OrderPlaced' | 'PaymentReceived'"
-    ]
+    assert problems(schema, {"orderId": 1}) == ["$._tag: missing, expected 'OrderPlaced' | 'PaymentReceived'"]
     with pytest.raises(SchemaError) as raised:
         schema.encode_sync({"_tag": "OrderPlaced"})
     assert raised.value.problems[0].path == "$.orderId"

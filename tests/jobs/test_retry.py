@@ -143,7 +143,7 @@ class Scene:
     def events(self) -> list[Any]:
         return list(self.kit.events)
 
-    def events_of(self, type: str) -> list[Any]:  # noqa: A002  (the word of the events themselves)
+    def events_of(self, type: str) -> list[Any]:
         return [event for event in self.kit.events if event.type == type]
 
 

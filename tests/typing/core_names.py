@@ -95,9 +95,7 @@ assert_type(Effect.first_success_of([find, find]), Effect[int, NotFound, Need[Db
 assert_type(Effect.find_first(["a"], lambda s: Effect.succeed(True)), Effect[Maybe[str]])
 assert_type(Effect.all([find], discard=True), Effect[None, NotFound, Need[Db]])
 assert_type(Effect.all([find], mode="result"), Effect[list[Result[int, NotFound]], Never, Need[Db]])
-assert_type(
-    Effect.all({"a": find}, mode="result"), Effect[dict[str, Result[int, NotFound]], Never, Need[Db]]
-)
+assert_type(Effect.all({"a": find}, mode="result"), Effect[dict[str, Result[int, NotFound]], Never, Need[Db]])
 assert_type(Effect.race_all([find, find]), Effect[int, NotFound, Need[Db]])
 assert_type(Effect.race_all_first([find]), Effect[int, NotFound, Need[Db]])
 assert_type(find.race_first(Effect.succeed("")), Effect[int | str, NotFound, Need[Db]])
@@ -170,9 +168,7 @@ assert_type(find | provide(merged, local=True), Effect[int, NotFound])
 assert_type(find | provide_service_effect(Db, Effect.succeed(Db())), Effect[int, NotFound])
 assert_type(find.update_service(Log, lambda log: log), Effect[int, NotFound, Need[Db] | Need[Log]])
 assert_type(Layer.suspend(lambda: db_live), Layer[Need[Db]])
-assert_type(
-    Layer.unwrap(Effect.service(Log).map(lambda _: mail_live)), Layer[Need[Mail], Never, Need[Log]]
-)
+assert_type(Layer.unwrap(Effect.service(Log).map(lambda _: mail_live)), Layer[Need[Mail], Never, Need[Log]])
 assert_type(Layer.mock(Db, find=1), Layer[Need[Db]])
 find.update_service(Log, lambda log: 3)  # type: ignore # pyright: ignore
 find.provide(Layer.merge_all(mail_live, mail_live))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -168,9 +168,9 @@ class Reference:
                 self.slept += 1
                 due = (self.now + span, self.slept)
                 yield from self.wait(me, lambda go: heappush(self.sleepers, (*due, go)))
-            case ("yield" | "never") as kind,:
+            case (("yield" | "never") as kind,):
                 yield from self.wait(me, lambda go: kind == "yield" and go())
-            case "give up",:
+            case ("give up",):
                 raise Bad((("interrupt", me.number),))
             case "fork", p, q:
                 child = self.start(me, lambda thread: self.go(thread, p, around))

@@ -36,6 +36,7 @@ def same(one: Callable[[Builder], AnyEffect], other: Callable[[Builder], AnyEffe
 
 def after(builder: Builder, program: Any) -> Callable[[Any], AnyEffect]:
     """A function that answers an effect: it notes what it was given, and runs a program."""
+
     def go_on(value: Any) -> AnyEffect:
         return builder.note(("given", value)).and_then(builder.build(program, ())).map(lambda v: (value, v))
 

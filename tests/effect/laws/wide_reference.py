@@ -69,6 +69,7 @@ class WideReference(Reference):
                 scope = New(finalizers=[], open=True)
                 return (yield from self.finalized(me, sub(p, scope=scope), lambda _: self.close(me, scope)))
             case "acquire", p, name, q:
+
                 def release(closing):  # whoever closes the scope runs it
                     self.log.append(("released", name))
                     yield from self.go(closing, q, around)
