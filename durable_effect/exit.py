@@ -339,8 +339,12 @@ class Failure(Generic[E]):
         return False
 
     def get(self) -> Never:
-        """Raise what went wrong: a typed error as itself, a defect as the exception that was raised."""
-        raise self.rewound().squash()
+        """Raise what went wrong: a typed error as itself, a defect as the exception that was raised.
+
+        When several things did, as in children that failed together, they are raised as one `ExceptionGroup`.
+        """
+        cause = self.rewound()
+        raise cause.to_exception_group() if len(cause.pretty_errors()) > 1 else cause.squash()
 
     def map(self, f: Callable[[Any], object]) -> Failure[E]:
         """Answer itself: there is no value to change."""

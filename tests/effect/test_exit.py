@@ -126,3 +126,13 @@ def test_exits_convert() -> None:
     assert (good.to_result(), good.to_maybe(), bad.to_maybe()) == (Ok(1), Some(1), Nothing)
     assert isinstance(bad.to_result(), Err)
     assert (good.is_success, bad.is_success) == (True, False)
+
+
+def test_several_errors_are_raised_together() -> None:
+    """What went wrong alone is raised as itself; several things are raised as one group, in their order."""
+    bug, error = _bugs
+    with pytest.raises(ValueError, match="a"):
+        Failure(Cause.die(bug).combine(Cause.interrupt(1))).get()
+    with pytest.raises(ExceptionGroup) as caught:
+        Failure(Cause.fail(error).combine(Cause.die(bug))).get()
+    assert set(caught.value.exceptions) == {error, bug}
