@@ -101,11 +101,23 @@ class Races(Protocol):
     def __get__(self, effect: None, owner: Any, /) -> Races: ...
     @overload
     def __get__(self, effect: Effect[A1, E1, R1], owner: Any, /) -> RacesWith[A1, E1, R1]: ...
+    # Without the first three, pyright makes `Unknown` of a union whose members are all `Never`.
+    @overload
+    def __call__(
+        self, effect: Effect[A1, Never, Never], other: Effect[A2, Never, Never], /
+    ) -> Effect[A1 | A2]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # effects without needs are taken by the overload before
+        self, effect: Effect[A1, Never, R1], other: Effect[A2, Never, R2], /
+    ) -> Effect[A1 | A2, Never, R1 | R2]: ...
+    @overload
+    def __call__(
+        self, effect: Effect[A1, E1, Never], other: Effect[A2, E2, Never], /
+    ) -> Effect[A1 | A2, E1 | E2]: ...
+    @overload
     def __call__(
         self, effect: Effect[A1, E1, R1], other: Effect[A2, E2, R2], /
-    ) -> Effect[A1 | A2, E1 | E2, R1 | R2]:
-        """Run both."""
-        ...
+    ) -> Effect[A1 | A2, E1 | E2, R1 | R2]: ...
 
 
 A_co = TypeVar("A_co", covariant=True)
@@ -135,9 +147,7 @@ class Scopes(Protocol):
     @overload
     def __get__(self, effect: None, owner: Any, /) -> Scopes: ...
     @overload
-    def __get__(
-        self, effect: Effect[A1, E1, Need[Scope]], owner: Any, /
-    ) -> Callable[[], Effect[A1, E1]]: ...
+    def __get__(self, effect: Effect[A1, E1, Need[Scope]], owner: Any, /) -> Callable[[], Effect[A1, E1]]: ...
     @overload
     def __get__(
         self, effect: Effect[A1, E1, Need[Scope] | R1], owner: Any, /

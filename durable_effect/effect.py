@@ -28,17 +28,21 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import partial, wraps
+from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, NoReturn, ParamSpec, cast, overload
 
+from returns.future import FutureResult
+from returns.io import IOResult, IOSuccess
 from returns.maybe import Maybe
 from returns.maybe import Nothing as MaybeNothing
 from returns.maybe import Some as MaybeSome
 from returns.result import Failure as ResultFailure
 from returns.result import Result
 from returns.result import Success as ResultSuccess
+from returns.unsafe import unsafe_perform_io
 from typing_extensions import TypeAliasType, TypeVar
 
-from durable_effect.context import Env, Key, Need
+from durable_effect.context import Env, Key, Need, Reference
 from durable_effect.dual import Forks, Races, Run, RunAsync, RunAsyncExit, RunExit, Scopes
 from durable_effect.duration import Span, to_timedelta
 from durable_effect.errors import EffectTimeout
@@ -123,7 +127,9 @@ class Effect(Generic[A, E, R]):
 
     @staticmethod
     def fail(error: E1) -> Effect[Never, E1]:
-        """Fail with this typed error."""
+        """Fail with this typed error. An exception's class in place of an exception is a `TypeError`."""
+        if isinstance(error, type) and issubclass(error, BaseException):
+            raise TypeError(f"an error is an instance, not a class: `Effect.fail({error.__name__}(...))`")
         return FailWith(error)
 
     @staticmethod
@@ -248,6 +254,21 @@ class Effect(Generic[A, E, R]):
         return FailWith(result.failure())
 
     @staticmethod
+    def from_io_result(result: IOResult[A1, E1]) -> Effect[A1, E1]:
+        """Make an effect of a `returns.io.IOResult`."""
+        if isinstance(result, IOSuccess):
+            return Succeed(unsafe_perform_io(result.unwrap()))
+        return FailWith(unsafe_perform_io(result.failure()))
+
+    @staticmethod
+    def from_future_result(make: Callable[[], FutureResult[A1, E1]]) -> Effect[A1, E1]:
+        """Await the `returns.future.FutureResult` that `make` answers, as `from_async` does.
+
+        `make` is called anew for every run: a `FutureResult` can be awaited once. What it raises is a defect.
+        """
+        return FlatMap(FromAsync(make, _redie), Effect.from_io_result)
+
+    @staticmethod
     def from_maybe(maybe: Maybe[A1], error: Callable[[], E1]) -> Effect[A1, E1]:
         """Make an effect of a `returns.maybe.Maybe`; `Nothing` fails with what `error` answers."""
         if isinstance(maybe, MaybeSome):
@@ -269,8 +290,9 @@ class Effect(Generic[A, E, R]):
         """Make a function of a do-block: `value = yield from effect`, in functions and in methods.
 
         Every run starts the block anew. A block without any `yield from`, or with a bare `yield`, is a defect
-        that says so.
+        that says so; an `async def` is a `TypeError` at once.
         """
+        _refuse_async(f)
 
         @wraps(f)
         def make(*args: P.args, **kwargs: P.kwargs) -> Effect[A1, E1, R1]:
@@ -288,6 +310,8 @@ class Effect(Generic[A, E, R]):
         """Make a function of a do-block, as `gen` does, whose runs are spans of this name."""
 
         def decorate(f: Callable[P, Generator[Op[E1, R1], Any, A1]]) -> Callable[P, Effect[A1, E1, R1]]:
+            _refuse_async(f)
+
             @wraps(f)
             def make(*args: P.args, **kwargs: P.kwargs) -> Effect[A1, E1, R1]:
                 return with_span(Gen(partial(f, **kwargs) if kwargs else f, args), name, {})
@@ -298,9 +322,18 @@ class Effect(Generic[A, E, R]):
 
     # ---- services ------------------------------------------------------------------------------------------
 
+    @overload
     @staticmethod
-    def service(key: Key[T]) -> Effect[T, Never, Need[T]]:
-        """Answer the service for this key: a class, a Protocol, an ABC or a `Tag`."""
+    def service(key: Reference[T]) -> Effect[T]: ...
+    @overload
+    @staticmethod
+    def service(key: Key[T]) -> Effect[T, Never, Need[T]]: ...
+    @staticmethod
+    def service(key: Any) -> Effect[Any, Any, Any]:
+        """Answer the service for this key: a class, a Protocol, an ABC or a `Tag`.
+
+        The one for a `Reference` always exists, so nothing is needed for it.
+        """
         return Service(key)
 
     @staticmethod
@@ -331,7 +364,11 @@ class Effect(Generic[A, E, R]):
         """Run with exactly these services."""
         return ProvideEnv(self, env)
 
-    def update_service(self, key: Key[T], f: Callable[[T], T]) -> Effect[A, E, R | Need[T]]:
+    @overload
+    def update_service(self, key: Reference[T], f: Callable[[T], T]) -> Effect[A, E, R]: ...
+    @overload
+    def update_service(self, key: Key[T], f: Callable[[T], T]) -> Effect[A, E, R | Need[T]]: ...
+    def update_service(self, key: Any, f: Callable[[Any], Any]) -> Effect[A, E, Any]:
         """Run with the service for this key changed by `f`. A missing service is a defect."""
         return Provide(self, lambda env: env.add(key, f(env.get(key))))
 
@@ -458,19 +495,69 @@ class Effect(Generic[A, E, R]):
             lambda kept: kept.value if kept.done else on_success(kept.value)
         )
 
+    @overload
     def fold_effect(
-        self, on_failure: Callable[[E], Effect[B, E2, R2]], on_success: Callable[[A], Effect[C, E3, R3]]
-    ) -> Effect[B | C, E2 | E3, R | R2 | R3]:
+        self,
+        on_failure: Callable[[E], Effect[B, Never, Never]],
+        on_success: Callable[[A], Effect[C, Never, Never]],
+    ) -> Effect[B | C, Never, R]: ...
+    @overload
+    def fold_effect(
+        self,
+        on_failure: Callable[[E], Effect[B, Never, R2]],
+        on_success: Callable[[A], Effect[C, Never, R3]],
+    ) -> Effect[B | C, Never, R | R2 | R3]: ...
+    @overload
+    def fold_effect(
+        self,
+        on_failure: Callable[[E], Effect[B, E2, Never]],
+        on_success: Callable[[A], Effect[C, E3, Never]],
+    ) -> Effect[B | C, E2 | E3, R]: ...
+    @overload
+    def fold_effect(
+        self,
+        on_failure: Callable[[E], Effect[B, E2, R2]],
+        on_success: Callable[[A], Effect[C, E3, R3]],
+    ) -> Effect[B | C, E2 | E3, R | R2 | R3]: ...
+    def fold_effect(
+        self,
+        on_failure: Callable[[E], Effect[Any, Any, Any]],
+        on_success: Callable[[A], Effect[Any, Any, Any]],
+    ) -> Effect[Any, Any, Any]:
         """Go on with one of two effects."""
         return CatchAll(
             Map(self, _Kept), lambda error: Map(on_failure(error), lambda value: _Kept(value, done=True))
         ).flat_map(lambda kept: Succeed(kept.value) if kept.done else on_success(kept.value))
 
+    @overload
+    def fold_cause(
+        self,
+        on_failure: Callable[[Cause[E]], Effect[B, Never, Never]],
+        on_success: Callable[[A], Effect[C, Never, Never]],
+    ) -> Effect[B | C, Never, R]: ...
+    @overload
+    def fold_cause(
+        self,
+        on_failure: Callable[[Cause[E]], Effect[B, Never, R2]],
+        on_success: Callable[[A], Effect[C, Never, R3]],
+    ) -> Effect[B | C, Never, R | R2 | R3]: ...
+    @overload
+    def fold_cause(
+        self,
+        on_failure: Callable[[Cause[E]], Effect[B, E2, Never]],
+        on_success: Callable[[A], Effect[C, E3, Never]],
+    ) -> Effect[B | C, E2 | E3, R]: ...
+    @overload
     def fold_cause(
         self,
         on_failure: Callable[[Cause[E]], Effect[B, E2, R2]],
         on_success: Callable[[A], Effect[C, E3, R3]],
-    ) -> Effect[B | C, E2 | E3, R | R2 | R3]:
+    ) -> Effect[B | C, E2 | E3, R | R2 | R3]: ...
+    def fold_cause(
+        self,
+        on_failure: Callable[[Cause[E]], Effect[Any, Any, Any]],
+        on_success: Callable[[A], Effect[Any, Any, Any]],
+    ) -> Effect[Any, Any, Any]:
         """Go on with one of two effects; the one for failures sees the whole cause."""
         return Fold(self, on_failure, on_success)
 
@@ -537,12 +624,40 @@ class Effect(Generic[A, E, R]):
         """
         return acquire_release(acquire, release, interruptible)
 
+    @overload
+    @staticmethod
+    def acquire_use_release(
+        acquire: Effect[A1, Never, Never],
+        use: Callable[[A1], Effect[A2, Never, Never]],
+        release: Callable[[A1], Effect[B, Never, Never]],
+    ) -> Effect[A2]: ...
+    @overload
+    @staticmethod
+    def acquire_use_release(  # type: ignore[overload-overlap] # what needs nothing is taken before
+        acquire: Effect[A1, Never, R1],
+        use: Callable[[A1], Effect[A2, Never, R2]],
+        release: Callable[[A1], Effect[B, Never, R3]],
+    ) -> Effect[A2, Never, R1 | R2 | R3]: ...
+    @overload
+    @staticmethod
+    def acquire_use_release(
+        acquire: Effect[A1, E1, Never],
+        use: Callable[[A1], Effect[A2, E2, Never]],
+        release: Callable[[A1], Effect[B, Never, Never]],
+    ) -> Effect[A2, E1 | E2]: ...
+    @overload
     @staticmethod
     def acquire_use_release(
         acquire: Effect[A1, E1, R1],
         use: Callable[[A1], Effect[A2, E2, R2]],
         release: Callable[[A1], Effect[B, Never, R3]],
-    ) -> Effect[A2, E1 | E2, R1 | R2 | R3]:
+    ) -> Effect[A2, E1 | E2, R1 | R2 | R3]: ...
+    @staticmethod
+    def acquire_use_release(
+        acquire: Effect[Any, Any, Any],
+        use: Callable[[Any], Effect[Any, Any, Any]],
+        release: Callable[[Any], Effect[Any, Any, Any]],
+    ) -> Effect[Any, Any, Any]:
         """Acquire a resource, use it, and release it whatever happens."""
         return Effect.uninterruptible_mask(
             lambda restore: acquire.flat_map(
@@ -1081,7 +1196,6 @@ class Effect(Generic[A, E, R]):
             out = f(out)
         return out
 
-
     # ---- running -------------------------------------------------------------------------------------------
 
     run: ClassVar[Run]
@@ -1101,6 +1215,10 @@ class Effect(Generic[A, E, R]):
 
     run_async_exit: ClassVar[RunAsyncExit]
     """Make a coroutine that runs it and answers how it ended."""
+
+    def to_future_result(self: Effect[A1, E1, Never]) -> FutureResult[A1, E1]:
+        """Make a `returns.future.FutureResult` that runs it when it is awaited, once. Defects are raised."""
+        return FutureResult(_run_async(self.result()))
 
     @staticmethod
     def run_fork(effect: Effect[A1, E1, Never]) -> Fiber[A1, E1]:
@@ -1143,6 +1261,15 @@ class _Kept:
 
 async def _run_async(effect: Effect[A1, Any, Any]) -> A1:
     return (await run_async_exit(effect)).get()
+
+
+def _refuse_async(f: Callable[..., object]) -> None:
+    if iscoroutinefunction(f) or isasyncgenfunction(f):
+        raise TypeError(
+            f"{f.__qualname__} is an `async def`; a do-block is a `def` with `yield from` in it. In place of "
+            "`await x` write `yield from Effect.from_async(lambda: x)` there; a whole coroutine becomes an "
+            f"effect with `Effect.from_async(lambda: {f.__name__}(...))`"
+        )
 
 
 def _itself(value: A1) -> A1:
@@ -1240,7 +1367,6 @@ from durable_effect.cached import cached  # noqa: E402 # isort: skip
 from durable_effect.logging import annotate_logs, log, with_span  # noqa: E402 # isort: skip
 
 
-
 def _run(effect: Effect[A1, Any, Never]) -> A1:
     """Run it on a new asyncio loop, as `asyncio.run` does a coroutine. Errors are raised as by `run_sync`."""
     _refuse_in_a_loop()
@@ -1300,7 +1426,6 @@ for _name, _method in {
 # The constructors that programs call most are their operations' classes: one call less, each time.
 for _name, _operation in {
     "succeed": Succeed,
-    "fail": FailWith,
     "sync": Sync,
     "suspend": Suspend,
     "service": Service,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -14,6 +14,8 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from returns.future import FutureResult
+from returns.io import IOFailure, IOResult, IOSuccess
 from returns.maybe import Nothing, Some
 from returns.result import Failure as Err
 from returns.result import Success as Ok
@@ -221,6 +223,56 @@ def test_results_maybes_and_optionals_become_effects() -> None:
     assert run(Effect.from_exit(Failure(Cause.fail("e")))) == Failure(Cause.fail("e"))
 
 
+def test_io_results_become_effects() -> None:
+    """What an `IOResult` holds is taken out."""
+    assert run(Effect.from_io_result(IOSuccess(1))) == Success(1)
+    assert run(Effect.from_io_result(IOFailure("e"))) == Failure(Cause.fail("e"))
+
+
+def test_future_results_become_effects_that_run_again() -> None:
+    """Every run awaits a `FutureResult` of its own, and what it raises is a defect."""
+    made: list[int] = []
+
+    def make() -> FutureResult[int, str]:
+        made.append(1)
+        return FutureResult.from_value(len(made)) if len(made) < 3 else FutureResult.from_failure("e")
+
+    async def broken() -> Any:
+        boom()
+
+    effect = Effect.from_future_result(make)
+    assert [Effect.run(effect.result()) for _ in range(3)] == [Ok(1), Ok(2), Err("e")]
+    with pytest.raises(ZeroDivisionError):
+        Effect.run(Effect.from_future_result(lambda: FutureResult(broken())).catch_all(Effect.succeed))
+
+
+def test_effects_become_future_results_and_come_back() -> None:
+    """`to_future_result` waits to be awaited, keeps values and typed errors, and raises defects."""
+    log: list[str] = []
+    logged = Effect.sync(lambda: log.append("ran")).as_(1)
+    failing = Effect.fail(NotFound("k"))
+
+    async def scene() -> None:
+        future = logged.to_future_result()
+        assert log == []
+        assert await future == IOResult.from_value(1)
+        assert log == ["ran"]
+        assert await failing.to_future_result() == IOResult.from_failure(NotFound("k"))
+        assert await Effect.from_future_result(logged.to_future_result) == 1
+        assert await Effect.from_future_result(failing.to_future_result).flip() == NotFound("k")
+        with pytest.raises(ZeroDivisionError):
+            await Effect.sync(boom).to_future_result()
+
+    asyncio.run(scene())
+
+
+def test_a_class_in_place_of_an_error_is_refused() -> None:
+    """`Effect.fail(Denied)` says to write `Effect.fail(Denied(...))`; classes that cannot be raised pass."""
+    with pytest.raises(TypeError, match=r"Effect\.fail\(Denied\(\.\.\.\)\)"):
+        Effect.fail(Denied)
+    assert run(Effect.fail(int)) == Failure(Cause.fail(int))
+
+
 def test_void_and_never_are_effects_and_functions() -> None:
     """`Effect.void` and `Effect.void()` are the same effect."""
     assert Effect.void() is Effect.void
@@ -380,6 +432,22 @@ def test_a_block_without_yield_from_is_told_so() -> None:
         assert isinstance(defect, TypeError)
         assert "plain" in str(defect)
         assert "yield from" in str(defect)
+
+
+def test_an_async_def_is_no_do_block() -> None:
+    """Coroutines and async generators under `Effect.gen` and `Effect.fn` are refused, with advice."""
+
+    async def coroutine() -> int:
+        return 1
+
+    async def generator() -> AsyncIterator[Effect[int]]:
+        yield Effect.succeed(1)
+
+    for decorate in (Effect.gen, Effect.fn("name")):
+        for function in (coroutine, generator):
+            advice = rf"Effect\.from_async\(lambda: {function.__name__}\(\.\.\.\)\)"
+            with pytest.raises(TypeError, match=advice):
+                decorate(function)  # type: ignore[arg-type]
 
 
 def test_a_block_that_returns_an_effect_is_told_so() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Never, assert_type
 
+from returns.future import FutureResult
+from returns.io import IOResult
 from returns.maybe import Maybe
 from returns.result import Result
 
@@ -25,6 +27,7 @@ from durable_effect import (
     Queue,
     QueueEnded,
     Random,
+    Reference,
     Schedule,
     Scope,
     SynchronizedRef,
@@ -216,3 +219,94 @@ def causes(cause: Cause[NotFound], name: Tag[Any]) -> None:
     assert_type(cause.find_error(), NotFound | None)
     assert_type(cause.find_fail(), Fail[NotFound] | None)
     assert_type(cause.to_exception_group(), BaseExceptionGroup[BaseException])
+
+
+# ---- unions of nothing -------------------------------------------------------------------------------------
+
+
+def still() -> Effect[str]:
+    return Effect.succeed("")
+
+
+def ask() -> Effect[str, Never, Need[Log]]:
+    return Effect.succeed("")
+
+
+def deny() -> Effect[str, Denied]:
+    return Effect.succeed("")
+
+
+def done(_: object) -> Effect[None]:
+    return Effect.void
+
+
+def mailed(_: object) -> Effect[None, Never, Need[Mail]]:
+    return Effect.void
+
+
+needy = Effect.service(Db).as_(1)
+assert_type(Effect.race(Effect.succeed(1), still()), Effect[int | str])
+assert_type(Effect.succeed(1).race(still()), Effect[int | str])
+assert_type(Effect.race_first(needy, ask()), Effect[int | str, Never, Need[Db] | Need[Log]])
+assert_type(needy.race_first(ask()), Effect[int | str, Never, Need[Db] | Need[Log]])
+assert_type(Effect.race(plain, deny()), Effect[int | str, NotFound | Denied])
+assert_type(plain.race(deny()), Effect[int | str, NotFound | Denied])
+assert_type(Effect.race(plain, ask()), Effect[int | str, NotFound, Need[Log]])
+assert_type(Effect.race(find, deny()), Effect[int | str, NotFound | Denied, Need[Db]])
+
+assert_type(plain.fold_effect(lambda e: still(), lambda n: Effect.succeed(n)), Effect[str | int])
+assert_type(
+    find.fold_effect(lambda e: still(), lambda n: Effect.succeed(n)), Effect[str | int, Never, Need[Db]]
+)
+assert_type(find.fold_effect(lambda e: ask(), lambda n: still()), Effect[str, Never, Need[Db] | Need[Log]])
+assert_type(plain.fold_effect(lambda e: deny(), lambda n: still()), Effect[str, Denied])
+assert_type(
+    find.fold_effect(lambda e: deny(), lambda n: find), Effect[str | int, Denied | NotFound, Need[Db]]
+)
+assert_type(plain.fold_cause(lambda c: still(), lambda n: Effect.succeed(n)), Effect[str | int])
+assert_type(find.fold_cause(lambda c: ask(), lambda n: still()), Effect[str, Never, Need[Db] | Need[Log]])
+assert_type(plain.fold_cause(lambda c: deny(), lambda n: plain), Effect[str | int, Denied | NotFound])
+assert_type(
+    find.fold_cause(lambda c: ask(), lambda n: find), Effect[str | int, NotFound, Need[Db] | Need[Log]]
+)
+plain.fold_effect(lambda e: e.nope, lambda n: still())  # type: ignore[attr-defined] # pyright: ignore
+
+assert_type(Effect.acquire_use_release(Effect.succeed(1), lambda n: still(), done), Effect[str])
+assert_type(Effect.acquire_use_release(plain, lambda n: still(), done), Effect[str, NotFound])
+assert_type(Effect.acquire_use_release(plain, lambda n: deny(), done), Effect[str, NotFound | Denied])
+assert_type(Effect.acquire_use_release(needy, lambda n: still(), done), Effect[str, Never, Need[Db]])
+assert_type(
+    Effect.acquire_use_release(needy, lambda n: ask(), done), Effect[str, Never, Need[Db] | Need[Log]]
+)
+assert_type(
+    Effect.acquire_use_release(find, lambda n: ask(), mailed),
+    Effect[str, NotFound, Need[Db] | Need[Log] | Need[Mail]],
+)
+Effect.acquire_use_release(plain, lambda n: still(), lambda n: deny())  # type: ignore # pyright: ignore
+
+assert_type(Layer.unwrap(Effect.succeed(mail_live)), Layer[Need[Mail]])
+assert_type(Layer.unwrap(plain.as_(mail_live)), Layer[Need[Mail], NotFound])
+assert_type(Layer.unwrap(find.as_(log_live)), Layer[Need[Log], NotFound | Denied, Need[Db]])
+
+# ---- services that always exist ----------------------------------------------------------------------------
+
+page_size = Reference("page_size", 50)
+assert_type(Effect.service(page_size), Effect[int])
+assert_type(find.update_service(page_size, lambda n: n + 1), Effect[int, NotFound, Need[Db]])
+Effect.run_sync(Effect.service(page_size))
+
+# ---- returns -----------------------------------------------------------------------------------------------
+
+
+def far(n: int) -> FutureResult[int, NotFound]:
+    return FutureResult.from_value(n)
+
+
+def near(n: int) -> IOResult[int, NotFound]:
+    return IOResult.from_value(n)
+
+
+assert_type(Effect.from_io_result(near(1)), Effect[int, NotFound])
+assert_type(Effect.from_future_result(lambda: far(1)), Effect[int, NotFound])
+assert_type(plain.to_future_result(), FutureResult[int, NotFound])
+find.to_future_result()  # type: ignore[misc] # pyright: ignore
