@@ -104,4 +104,3 @@ class Env:
 
     def __repr__(self) -> str:
         return f"Env({', '.join(sorted(key_name(key) for key in self.services))})"
-

@@ -645,4 +645,3 @@ class Settle(AnyEffect):
 
 VOID = Constant(None)
 NEVER = Parked()
-
