@@ -248,6 +248,9 @@ def test_statements_use_their_indexes(tmp_path: Path) -> None:
 # -- closing -------------------------------------------------------------------------------------------
 
 
+_LOOKS, _A_MOMENT_S = 1000, 0.01
+
+
 def test_a_closed_storage_refuses_calls(tmp_path: Path) -> None:
     """Also for records that were remembered; the error says why."""
 
@@ -274,8 +277,12 @@ def test_a_storage_that_is_dropped_lets_go_of_its_file(tmp_path: Path) -> None:
         storage = await scope.extend(SqliteStorage.open(path))
         thread = storage._thread._thread
         del storage, scope
-        gc.collect()
-        await asyncio.to_thread(thread.join)
+        # The thread may still hold what it has just answered; once it waits again, a collection finds it.
+        for _ in range(_LOOKS):
+            gc.collect()
+            await asyncio.to_thread(thread.join, _A_MOMENT_S)
+            if not thread.is_alive():
+                break
         await SqliteStorage.open(path).scoped()
 
     asyncio.run(main())
