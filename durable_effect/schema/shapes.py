@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import Flag
 from typing import Any, Final, TypeAlias, TypeGuard, cast
@@ -51,7 +52,7 @@ def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
     return isinstance(value, tuple)
 
 
-class Shape:
+class Shape(ABC):
     """What every shape knows: its name in messages, and which JSON its values become.
 
     `kinds` are the Python types of the encoded forms, `types` the exact types of the values as far as they
@@ -75,13 +76,13 @@ class Shape:
         self.plain = plain
         self.choices = choices
 
+    @abstractmethod
     def decode(self, data: Any, _: object = None, /) -> Any:
         """The value that `data` stands for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, value: Any, /) -> Any:
         """The JSON data that stands for `value`."""
-        raise NotImplementedError
 
 
 # ---- single values ----------------------------------------------------------------------------------------
