@@ -7,6 +7,7 @@ handler raises is a defect of that handler: it reaches the caller as the ``cause
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 import attrs
@@ -17,10 +18,12 @@ from durable_effect.schema import Problem, SchemaError
 __all__ = [
     "DuplicateEventError",
     "ExecutionError",
+    "InstanceBusy",
     "InstanceNotFoundError",
     "InvalidStateError",
     "JobNotFoundError",
     "Kind",
+    "Overloaded",
     "SchedulerError",
     "StorageError",
     "ValidationError",
@@ -136,6 +139,28 @@ class SchedulerError(TypedError):
 
     def __str__(self) -> str:
         return f"scheduler could not {self.operation}: {self.cause}"
+
+
+@attrs.frozen
+class InstanceBusy(TypedError):
+    """Other calls and runs held the instance for as long as a call waits; nothing was changed."""
+
+    instance_id: str
+    waited: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.instance_id} was busy for {self.waited.total_seconds():g} s: try again later"
+
+
+@attrs.frozen
+class Overloaded(TypedError):
+    """A queue is full, and the call was refused at once; nothing was changed."""
+
+    queue: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.queue} is full ({self.limit} calls): try again later"
 
 
 def described(type_name: str, message: str) -> str:

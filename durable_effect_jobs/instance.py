@@ -3,6 +3,10 @@
 A step loads the record, decides, and replaces it in a single atomic write that also carries the
 step's events, its idempotency mark and, when retries are exhausted, a dead letter. Instants are
 aware UTC datetimes with microseconds; the state is canonical JSON in bytes.
+
+Who runs an instance and when to look at it again stand in the same record: while a run holds a lease the
+instance wakes when that ends, else at its alarm (:attr:`Instance.wake_at`). So the look for due alarms finds
+what a crashed process left, and no work can be waiting with nobody to look for it.
 """
 
 from __future__ import annotations
@@ -22,10 +26,14 @@ __all__ = [
     "MAX_ID_LENGTH",
     "Alarm",
     "AlarmReason",
+    "Claim",
+    "Claimed",
     "Commit",
     "DeadLetter",
+    "Due",
     "Instance",
     "Key",
+    "Lease",
     "Mark",
     "from_micros",
     "text_problem",
@@ -88,6 +96,15 @@ class Alarm:
     reason: AlarmReason
 
 
+@attrs.frozen
+class Lease:
+    """Who runs an instance: nobody else begins to, until it is given back or over."""
+
+    owner: str
+    """The worker: another one after every start of a process."""
+    until: datetime
+
+
 @attrs.frozen(kw_only=True)
 class Instance:
     """The durable record. Fields that a kind has no use for keep their defaults."""
@@ -98,6 +115,15 @@ class Instance:
     created_at: datetime
     revision: int = 1
     """How many steps have been committed in this life."""
+    fence: int = 0
+    """Given by the storage when a run takes the instance, each greater than all before: whoever read the
+    record before that can no longer commit."""
+    lease: Lease | None = None
+    """There while a run is in progress, or after the crash of one."""
+    crashes: int = 0
+    """How many runs in a row ended without a commit because their process died."""
+    quarantined: bool = False
+    """It took its process down too often: its alarm waits until an operator resumes it."""
     state: bytes | None = None
     """The encoded state, canonical JSON; ``None`` for a task that has not set one yet."""
     alarm: Alarm | None = None
@@ -124,6 +150,20 @@ class Instance:
     """Retries were exhausted and the job keeps such records: no alarm until it is revived."""
     last_error: Failure | None = None
 
+    @property
+    def wake_at(self) -> datetime | None:
+        """When somebody is to look at it: at its alarm, or when the lease of the run in progress is over."""
+        if self.quarantined:
+            return None
+        if self.lease is not None:
+            return self.lease.until
+        return None if self.alarm is None else self.alarm.at
+
+    @property
+    def parked(self) -> bool:
+        """Whether its alarm found a record that it cannot run with, and looks again later."""
+        return self.undecodable_count > 0
+
     def is_due(self, now: datetime) -> bool:
         """Whether the alarm is to fire now."""
         return self.alarm is not None and self.alarm.at <= now
@@ -133,19 +173,23 @@ class Instance:
         return attrs.evolve(self, revision=self.revision + 1, **changes)
 
     def to_bytes(self) -> bytes:
-        """All of the record except key, revision and state, which storages keep in columns of their own."""
+        """All of the record except what storages keep in columns of their own: key, revision, state, lease,
+        fence, crash count and quarantine."""
         return to_json_bytes(
             {name: _plain(getattr(self, name)) for name in _BOOKKEEPING if _worth(self, name)}
         )
 
     @staticmethod
-    def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes) -> Instance:
-        """The record that :meth:`to_bytes` wrote; members that this version does not know are left out."""
+    def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes, **columns: Any) -> Instance:
+        """The record that :meth:`to_bytes` wrote; members that this version does not know are left out.
+
+        ``columns`` are ``fence``, ``lease``, ``crashes`` and ``quarantined``, for those that are not default.
+        """
         fields = cast("dict[str, Any]", from_json_bytes(record, max_bytes=len(record)))
         known = {
             name: _READ.get(name, _same)(value) for name, value in fields.items() if name in _BOOKKEEPING
         }
-        return Instance(key=key, revision=revision, state=state, **known)
+        return Instance(key=key, revision=revision, state=state, **columns, **known)
 
 
 @attrs.frozen
@@ -170,17 +214,21 @@ class DeadLetter:
 
 @attrs.frozen(kw_only=True)
 class Commit:
-    """One atomic write. Either all of it is durable or none of it happened.
+    """One atomic write: all of it happened or nothing did, and it happens once however often it is sent.
 
-    It applies only if the stored record still is ``before`` (same incarnation and revision, or absent
+    It applies only if the stored record still is ``before`` (same incarnation, revision and fence, or absent
     when ``None``), if ``mark`` is not remembered already, and if the dead letter ``replays`` is there.
     """
 
     key: Key
     before: Instance | None
     after: Instance | None
-    """The new record; ``None`` removes it."""
+    """The new record; ``None`` removes it. With a lease it is taken for a run by the same write, under a new
+    fence that the storage gives; without one it keeps the fence of ``before``, and is free."""
     at: datetime
+    token: str
+    """Unique to this write: one whose answer was lost is sent again with the same token. The record keeps
+    the token of its last write, and storages remember those of removals for an hour."""
     events: tuple[Event, ...] = ()
     mark: Mark | None = None
     dead_letter: DeadLetter | None = None
@@ -188,9 +236,37 @@ class Commit:
     """The number of the dead letter that this step brings back to life: it is removed with the same write."""
 
 
+@attrs.frozen
+class Claim:
+    """A worker's wish to run an instance whose time has come."""
+
+    key: Key
+    owner: str
+    now: datetime
+    until: datetime
+
+
+@attrs.frozen
+class Claimed:
+    """The record with the claimer's lease and a new fence in it."""
+
+    instance: Instance
+    recovered: bool
+    """Whether another worker's lease was over: that run died, and ``crashes`` counts it."""
+
+
+@attrs.frozen
+class Due:
+    """An instance whose time has come."""
+
+    key: Key
+    suspect: bool
+    """Whether its last run died: it is to run with nothing else in progress beside it."""
+
+
 # -- the stored form ---------------------------------------------------------------------------
 
-_COLUMNS = {"key", "revision", "state"}
+_COLUMNS = {"key", "revision", "state", "fence", "lease", "crashes", "quarantined"}
 _DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in attrs.fields(Instance) if field.name not in _COLUMNS
 }

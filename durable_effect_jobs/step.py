@@ -94,6 +94,16 @@ class Limits:
     """Alarms that run at the same time in one process."""
     poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=bounded)
     """Longest time between two looks at the storage: a clock that was set costs no more than this."""
+    lease: timedelta = attrs.field(default=timedelta(seconds=30), converter=bounded)
+    """How long a run keeps its instance without a sign of life: after a crash another process waits this long."""
+    quarantine_after: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    """Deaths of the process in a row, in the midst of its run, after which an instance is quarantined."""
+    call_timeout: timedelta = attrs.field(default=timedelta(seconds=10), converter=bounded)
+    """How long a call waits for its turn; then it fails with ``InstanceBusy``."""
+    max_waiting: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    """Calls that wait for the same instance; further ones fail with ``Overloaded``."""
+    max_calls: int = attrs.field(default=20_000, validator=attrs.validators.ge(1))
+    """Calls in progress in one process; further ones fail with ``Overloaded``."""
     drain_timeout: timedelta = attrs.field(default=timedelta(seconds=20), converter=bounded)
     """How long closing waits for runs in progress before it interrupts them."""
 

@@ -9,6 +9,11 @@ The contract:
   dead letter) would survive the loss of the process and, where the medium can promise it, of power.
   A commit whose ``before`` is no longer what is stored, or whose dead letter is gone, fails with
   :class:`Conflict`, one whose mark is remembered with ``DuplicateEventError``; both change nothing.
+  One that was applied already, told by its token, succeeds and changes nothing: after a ``StorageError``
+  nobody knows whether the write happened, and sending the same one again settles it.
+* ``claim`` is how a run begins and at the same time how the runs of a crashed worker are found: it takes an
+  instance whose ``wake_at`` (:class:`~durable_effect_jobs.instance.Instance`) has come, under a lease and a
+  new fence. Fences grow over the whole storage and are never given twice. The alarm stays until the run commits.
 * A read sees every commit that was acknowledged before it began, and never waits for a handler.
 * Foreign exceptions are translated where they are raised: only the errors in the types come out.
 """
@@ -16,7 +21,7 @@ The contract:
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 import attrs
@@ -24,9 +29,9 @@ import attrs
 from durable_effect import Effect, TypedError
 from durable_effect_jobs.errors import DuplicateEventError, Kind, StorageError
 from durable_effect_jobs.events import Event
-from durable_effect_jobs.instance import Commit, DeadLetter, Instance, Key
+from durable_effect_jobs.instance import Claim, Claimed, Commit, DeadLetter, Due, Instance, Key
 
-__all__ = ["Conflict", "JobName", "Storage"]
+__all__ = ["Conflict", "JobName", "Storage", "Survey", "Violation"]
 
 JobName: TypeAlias = tuple[Kind, str]
 """A job as storages know it: its kind and its registered name."""
@@ -42,6 +47,37 @@ class Conflict(TypedError):
         return f"{self.key.instance_id} was changed by another step"
 
 
+@attrs.frozen(kw_only=True)
+class Violation:
+    """Something that must never be stored, found."""
+
+    invariant: str
+    """``I1`` to ``I8``, as ``docs/guarantees.md`` lists them."""
+    detail: str
+    """What and where: instances by their ids."""
+
+
+@attrs.frozen(kw_only=True)
+class Survey:
+    """The state of a storage at one moment."""
+
+    instances: int
+    overdue: int
+    """Instances whose ``wake_at`` has passed, jobs that are not registered included."""
+    oldest_due: datetime | None
+    """The earliest of those times."""
+    leased: int
+    expired_leases: int
+    suspects: int
+    """Instances whose last run died."""
+    quarantined: int
+    outbox: int
+    oldest_event: datetime | None
+    dead_letters: int
+    marks: int
+    violations: tuple[Violation, ...] = ()
+
+
 class Storage(Protocol):
     """Where instances live. Every method returns an effect; nothing happens until it is run."""
 
@@ -49,8 +85,9 @@ class Storage(Protocol):
         """The record as of the last commit, or ``None``."""
         ...
 
-    def commit(self, commit: Commit) -> Effect[None, StorageError | Conflict | DuplicateEventError]:
-        """Replace one record, together with everything that belongs to the same step."""
+    def commit(self, commit: Commit) -> Effect[int, StorageError | Conflict | DuplicateEventError]:
+        """Replace one record, with all that belongs to the step. Answers the fence that it now stands under,
+        0 when it was removed."""
         ...
 
     def is_marked(self, key: Key, event_id: str, now: datetime) -> Effect[bool, StorageError]:
@@ -60,14 +97,42 @@ class Storage(Protocol):
         """
         ...
 
-    def due(self, now: datetime, limit: int, jobs: Collection[JobName]) -> Effect[list[Key], StorageError]:
-        """Instances of these jobs whose alarm is not after ``now``, longest overdue first (then by key)."""
+    def claim(self, claim: Claim) -> Effect[Claimed | None, StorageError]:
+        """Take an instance for a run; ``None`` when there is none, its time has not come, or another runs it.
+
+        It gets the lease and a new fence. A lease of another owner that is over is counted in ``crashes``;
+        the claimer's own old one is not. Revision, alarm and all else stay.
+        """
+        ...
+
+    def renew(
+        self, owner: str, held: Collection[tuple[Key, int]], until: datetime
+    ) -> Effect[frozenset[Key], StorageError]:
+        """Make leases last until ``until``, and answer the keys that the owner still holds under these fences.
+
+        All others are left as they are.
+        """
+        ...
+
+    def release(self, owner: str, keys: Collection[Key] | None = None) -> Effect[None, StorageError]:
+        """Give up leases without a commit, all of the owner's or those of these keys.
+
+        The alarm fires again and no crash is counted. The fence moves on: what still runs cannot commit.
+        """
+        ...
+
+    def due(self, now: datetime, limit: int, jobs: Collection[JobName]) -> Effect[list[Due], StorageError]:
+        """Instances of these jobs whose ``wake_at`` has come, longest overdue first (then by key)."""
         ...
 
     def next_due(
         self, jobs: Collection[JobName], *, after: datetime | None = None
     ) -> Effect[datetime | None, StorageError]:
-        """The earliest alarm of these jobs that is later than ``after``; without it, past ones included."""
+        """The earliest ``wake_at`` of these jobs, or the earliest that is later than ``after``."""
+        ...
+
+    def survey(self, now: datetime, *, lease: timedelta) -> Effect[Survey, StorageError]:
+        """What an operator has to know, counted in the storage. ``lease`` is how long leases are given for."""
         ...
 
     def jobs(self) -> Effect[dict[JobName, int], StorageError]:
