@@ -95,7 +95,7 @@ class Limits:
     poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=bounded)
     """Longest time between two looks at the storage: a clock that was set costs no more than this."""
     lease: timedelta = attrs.field(default=timedelta(seconds=30), converter=bounded)
-    """How long a run keeps its instance without a sign of life: after a crash another process waits this long."""
+    """How long a run keeps its instance without a sign of life; then another process may take it over."""
     quarantine_after: int = attrs.field(default=3, validator=attrs.validators.ge(1))
     """Deaths of the process in a row, in the midst of its run, after which an instance is quarantined."""
     call_timeout: timedelta = attrs.field(default=timedelta(seconds=10), converter=bounded)

@@ -13,7 +13,7 @@ The contract:
   nobody knows whether the write happened, and sending the same one again settles it.
 * ``claim`` is how a run begins and at the same time how the runs of a crashed worker are found: it takes an
   instance whose ``wake_at`` (:class:`~durable_effect_jobs.instance.Instance`) has come, under a lease and a
-  new fence. Fences grow over the whole storage and are never given twice. The alarm stays until the run commits.
+  new fence. Fences grow over the whole storage and are never given twice. The alarm stays until the commit.
 * A read sees every commit that was acknowledged before it began, and never waits for a handler.
 * Foreign exceptions are translated where they are raised: only the errors in the types come out.
 """
@@ -108,7 +108,7 @@ class Storage(Protocol):
     def renew(
         self, owner: str, held: Collection[tuple[Key, int]], until: datetime
     ) -> Effect[frozenset[Key], StorageError]:
-        """Make leases last until ``until``, and answer the keys that the owner still holds under these fences.
+        """Make leases last until ``until``; answers the keys that the owner holds under these fences still.
 
         All others are left as they are.
         """
@@ -132,7 +132,7 @@ class Storage(Protocol):
         ...
 
     def survey(self, now: datetime, *, lease: timedelta) -> Effect[Survey, StorageError]:
-        """What an operator has to know, counted in the storage. ``lease`` is how long leases are given for."""
+        """What an operator has to know, counted in the storage; leases are given for ``lease``."""
         ...
 
     def jobs(self) -> Effect[dict[JobName, int], StorageError]:
