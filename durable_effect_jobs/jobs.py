@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, overload
 
@@ -29,10 +30,13 @@ from durable_effect_jobs.services import missing_services
 from durable_effect_jobs.step import Job, Limits, check_option
 from durable_effect_jobs.storage import Storage
 from durable_effect_jobs.storage.open import open_storage
-from durable_effect_jobs.telemetry import start_sender
+from durable_effect_jobs.telemetry import Sink, start_sender
 from durable_effect_jobs.tracker import Tracker
 
 __all__ = ["Connection", "DurableJobs", "create_durable_jobs", "start_engine"]
+
+_LAST_TRY = timedelta(seconds=2)
+"""For what is still to be sent when closing, beyond the time that running handlers are given."""
 
 E = TypeVar("E", covariant=True, default=Never)
 E1 = TypeVar("E1")
@@ -74,8 +78,9 @@ class DurableJobs(Generic[E]):
     ) -> Do[JobsClient, Any, Need[Scope]]:
         services = yield from self.services.build()
         storage = yield from opened
-        if alarms and self.tracker is not None and self.tracker.endpoint is not None:
-            yield from _send_telemetry(storage, self.tracker, self.tracker.endpoint)
+        if alarms and self.tracker is not None:
+            last_try = min(_LAST_TRY, self.registry.limits.drain_timeout)
+            yield from _send_telemetry(storage, self.tracker, last_try)
         engine = yield from start_engine(self.registry, storage, services, alarms=alarms, polls=True)
         return JobsClient(engine)
 
@@ -86,11 +91,29 @@ def _opened(storage: Any) -> Effect[Storage, StorageError, Need[Scope]]:
 
 
 @Effect.gen
-def _send_telemetry(storage: Storage, tracker: Tracker, endpoint: str) -> Do[None, Never, Need[Scope]]:
+def _send_telemetry(storage: Storage, tracker: Tracker, last_try: timedelta) -> Do[None, Never, Need[Scope]]:
+    sink = (yield from _endpoint_of(tracker)) if tracker.sink is None else tracker.sink
+    if sink is not None:
+        yield from start_sender(
+            storage, sink, batch_size=tracker.batch_size, timeout=tracker.timeout, last_try=last_try
+        )
+
+
+@Effect.gen
+def _endpoint_of(tracker: Tracker) -> Do[Sink | None, Never, Need[Scope]]:
+    if tracker.endpoint is None:
+        return None
     from durable_effect_jobs.telemetry.http import HttpSink  # needs the extra `http`
 
-    sink = yield from HttpSink.open(tracker, endpoint)
-    yield from start_sender(storage, sink, tracker.batch_size)
+    return (
+        yield from HttpSink.open(
+            tracker.endpoint,
+            env=tracker.env,
+            service_key=tracker.service_key,
+            headers=tracker.headers,
+            timeout=tracker.timeout,
+        )
+    )
 
 
 @Effect.gen
