@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -22,11 +22,13 @@ from durable_effect_jobs.errors import StorageError
 __all__ = [
     "MEMORY",
     "MIGRATIONS",
+    "Connector",
     "DatabaseFile",
     "FileToRead",
     "MemoryDatabase",
     "Migrations",
     "Synchronous",
+    "connect_sqlite",
 ]
 
 Synchronous: TypeAlias = Literal["full", "normal"]
@@ -34,6 +36,19 @@ Synchronous: TypeAlias = Literal["full", "normal"]
 
 Migrations: TypeAlias = tuple[tuple[str, ...], ...]
 """The statements that lead from each schema version to the next; each ends by setting its own version."""
+
+Connector: TypeAlias = Callable[[str], sqlite3.Connection]
+"""From a ``file:`` URI to a connection that begins no transaction by itself.
+
+Of the connection only ``execute``, ``executemany``, ``in_transaction`` and ``close`` are used, of its
+cursors ``fetchone``, ``fetchall``, iteration and ``rowcount``; its errors are those of ``sqlite3``.
+"""
+
+
+def connect_sqlite(uri: str) -> sqlite3.Connection:
+    """A connection of the standard library."""
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
+
 
 MEMORY = ":memory:"
 
@@ -97,6 +112,56 @@ MIGRATIONS: Migrations = (
         "PRAGMA application_id = 0x44454A42",
         "PRAGMA user_version = 1",
     ),
+    (
+        # Made anew and not altered: what is looked at often has to stand before the large columns.
+        "DROP INDEX instance_alarm",
+        "ALTER TABLE instance RENAME TO instance_1",
+        """
+        CREATE TABLE instance (
+          kind TEXT NOT NULL,
+          job TEXT NOT NULL,
+          id TEXT NOT NULL,
+          incarnation TEXT NOT NULL,
+          revision INTEGER NOT NULL,
+          token TEXT,
+          answered INTEGER NOT NULL DEFAULT 0,
+          fence INTEGER NOT NULL DEFAULT 0,
+          lease_owner TEXT,
+          lease_until_us INTEGER,
+          crashes INTEGER NOT NULL DEFAULT 0,
+          quarantined INTEGER NOT NULL DEFAULT 0,
+          alarm_us INTEGER,
+          wake_us INTEGER GENERATED ALWAYS AS (
+            CASE WHEN quarantined THEN NULL WHEN lease_owner IS NOT NULL THEN lease_until_us ELSE alarm_us END
+          ) VIRTUAL,
+          record BLOB NOT NULL,
+          state BLOB,
+          PRIMARY KEY (kind, job, id),
+          CHECK ((lease_owner IS NULL) = (lease_until_us IS NULL))
+        ) STRICT
+        """,
+        """
+        INSERT INTO instance (kind, job, id, incarnation, revision, alarm_us, record, state)
+        SELECT kind, job, id, incarnation, revision, alarm_us, record, state FROM instance_1
+        """,
+        "DROP TABLE instance_1",
+        # By job, so that the overdue alarms of jobs that are registered no more cost the others nothing.
+        """
+        CREATE INDEX instance_wake ON instance (kind, job, wake_us, id, crashes) WHERE wake_us IS NOT NULL
+        """,
+        "CREATE INDEX instance_lease ON instance (lease_owner) WHERE lease_owner IS NOT NULL",
+        "CREATE TABLE receipt (token TEXT PRIMARY KEY, expires_us INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE INDEX receipt_expiry ON receipt (expires_us)",
+        "CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO counter (name, value) VALUES ('fence', 0)",
+        "ALTER TABLE outbox ADD COLUMN at_us INTEGER",
+        """
+        UPDATE outbox SET at_us = 1000 * CAST(round(
+          86400000 * (julianday(json_extract(CAST(body AS TEXT), '$.timestamp')) - 2440587.5)
+        ) AS INTEGER)
+        """,
+        "PRAGMA user_version = 2",
+    ),
 )
 
 _SETTINGS = (
@@ -119,11 +184,12 @@ def refusal(reason: str) -> StorageError:
 class _OurFile:
     """A file that is a database of ours, or is not there yet."""
 
-    __slots__ = ("_migrations", "_path")
+    __slots__ = ("_connector", "_migrations", "_path")
 
-    def __init__(self, path: str | os.PathLike[str], migrations: Migrations) -> None:
+    def __init__(self, path: str | os.PathLike[str], migrations: Migrations, connector: Connector) -> None:
         self._path = Path(os.path.realpath(path))
         self._migrations = migrations
+        self._connector = connector
         _require_strict_tables()
 
     def _is_new(self) -> bool:
@@ -176,9 +242,13 @@ class DatabaseFile(_OurFile):
     __slots__ = ("_lock", "_synchronous")
 
     def __init__(
-        self, path: str | os.PathLike[str], synchronous: Synchronous, migrations: Migrations = MIGRATIONS
+        self,
+        path: str | os.PathLike[str],
+        synchronous: Synchronous,
+        migrations: Migrations = MIGRATIONS,
+        connector: Connector = connect_sqlite,
     ) -> None:
-        super().__init__(path, migrations)
+        super().__init__(path, migrations, connector)
         self._synchronous: Synchronous = synchronous
         self._is_new()  # refuse before a lock file appears beside somebody else's file
         self._lock = _Lock(self._path)
@@ -190,7 +260,7 @@ class DatabaseFile(_OurFile):
 
     def connect(self) -> sqlite3.Connection:
         """A connection to the file, which has to be there."""
-        return connect(self._path.as_uri() + "?mode=rw", self._synchronous)
+        return connect(self._path.as_uri() + "?mode=rw", self._synchronous, self._connector)
 
     def release(self) -> None:
         """Let others open the file. The lock file stays: removing it would race with its next owner."""
@@ -212,9 +282,7 @@ class DatabaseFile(_OurFile):
             return
         with (
             _translated(),
-            contextlib.closing(
-                sqlite3.connect(self._path.as_uri() + "?mode=ro", uri=True, isolation_level=None)
-            ) as connection,
+            contextlib.closing(self._connector(self._path.as_uri() + "?mode=ro")) as connection,
         ):
             self._refuse_newer(_version(connection))
 
@@ -227,7 +295,7 @@ class DatabaseFile(_OurFile):
                 leftover.unlink(missing_ok=True)
             with (
                 _translated(),
-                contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection,
+                contextlib.closing(self._connector(draft.as_uri())) as connection,
             ):
                 connection.execute("PRAGMA synchronous = FULL")
                 migrate(connection, self._migrations)
@@ -244,15 +312,20 @@ class FileToRead(_OurFile):
 
     __slots__ = ()
 
-    def __init__(self, path: str | os.PathLike[str], migrations: Migrations = MIGRATIONS) -> None:
-        super().__init__(path, migrations)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        migrations: Migrations = MIGRATIONS,
+        connector: Connector = connect_sqlite,
+    ) -> None:
+        super().__init__(path, migrations, connector)
         if self._is_new():
             raise refusal(f"there is no database {self._path}")
 
     def connect(self) -> sqlite3.Connection:
         """A connection that only reads. An older schema is refused: looking does not migrate it."""
         with _translated():
-            connection = sqlite3.connect(self._path.as_uri() + "?mode=ro", uri=True, isolation_level=None)
+            connection = self._connector(self._path.as_uri() + "?mode=ro")
             try:
                 self._refuse_newer(_version(connection))
                 self._refuse_older(_version(connection))
@@ -275,10 +348,11 @@ class FileToRead(_OurFile):
 class MemoryDatabase:
     """A database that lives as long as its one connection."""
 
-    __slots__ = ("_gone",)
+    __slots__ = ("_connector", "_gone")
 
-    def __init__(self) -> None:
+    def __init__(self, connector: Connector = connect_sqlite) -> None:
         _require_strict_tables()
+        self._connector = connector
         self._gone = False
 
     def connect(self) -> sqlite3.Connection:
@@ -286,7 +360,7 @@ class MemoryDatabase:
         if self._gone:
             raise refusal("the database in memory was lost when its connection failed")
         self._gone = True
-        connection = connect(MEMORY, "full")
+        connection = connect("file::memory:", "full", self._connector)
         migrate(connection, MIGRATIONS)
         return connection
 
@@ -294,10 +368,10 @@ class MemoryDatabase:
         """Nothing is held beside the connection."""
 
 
-def connect(uri: str, synchronous: Synchronous) -> sqlite3.Connection:
+def connect(uri: str, synchronous: Synchronous, connector: Connector) -> sqlite3.Connection:
     """A connection with our settings; its transactions are begun and ended explicitly."""
     with _translated():
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+        connection = connector(uri)
         try:
             for setting in (*_SETTINGS, _SYNCHRONOUS[synchronous]):
                 connection.execute(setting)

@@ -79,7 +79,7 @@ class _Operation:
     __slots__ = ("call", "caller", "error", "name", "then", "value", "writes")
 
     def __init__(
-        self, caller: Caller, name: str, call: Call, writes: bool, then: Callable[[], None] | None
+        self, caller: Caller, name: str, call: Call, writes: bool, then: Callable[[Any], None] | None
     ) -> None:
         self.caller = caller
         self.name = name
@@ -100,6 +100,8 @@ class _Operation:
 class DatabaseThread:
     """Runs calls on a database, in batches. ``transactions`` counts the write transactions that committed.
 
+    At most ``queue_limit`` calls wait for it; further ones fail at once.
+
     The thread is a daemon and knows nothing of the storage that uses it: a storage that is dropped
     without being closed keeps neither the process alive nor, once it is collected, the file locked.
     """
@@ -113,14 +115,18 @@ class DatabaseThread:
         "_finished",
         "_open",
         "_queue",
+        "_queue_limit",
         "_thread",
         "transactions",
     )
 
-    def __init__(self, open_database: Callable[[], Database], contents: Contents) -> None:
+    def __init__(
+        self, open_database: Callable[[], Database], contents: Contents, queue_limit: int = 100_000
+    ) -> None:
         self._open = open_database
         self._contents = contents
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._queue_limit = queue_limit
         self._door = threading.Lock()
         self._closing = False
         self._finished = False
@@ -145,13 +151,13 @@ class DatabaseThread:
         return self._ask(name, call, writes=False, then=None)
 
     def write(
-        self, name: str, call: Callable[[sqlite3.Connection], A], then: Callable[[], None] | None = None
+        self, name: str, call: Callable[[sqlite3.Connection], A], then: Callable[[A], None] | None = None
     ) -> Effect[A, Any]:
         """Run a call in a transaction; succeeds when that is durable.
 
         A ``TypedError`` that the call raises is its own failure, and undoes it alone. ``then`` runs on the
-        thread once the write is durable, before its caller hears of it. A write that was begun is not
-        interrupted: its caller learns its fate first.
+        thread with the call's answer once the write is durable, before its caller hears of it. A write that
+        was begun is not interrupted: its caller learns its fate first.
         """
         return self._ask(name, call, writes=True, then=then).uninterruptible()
 
@@ -172,20 +178,23 @@ class DatabaseThread:
                 self._queue.put(None)
 
     def _ask(
-        self, name: str, call: Call, *, writes: bool, then: Callable[[], None] | None
+        self, name: str, call: Call, *, writes: bool, then: Callable[[Any], None] | None
     ) -> Effect[Any, Any]:
         def ask(caller: Caller) -> Effect[Any, Any] | None:
-            if self._enqueue(_Operation(caller, name, call, writes, then)):
-                return None
-            return Effect.fail(StorageError(name, "the storage is closed"))
+            refusal = self._enqueue(_Operation(caller, name, call, writes, then))
+            return None if refusal is None else Effect.fail(StorageError(name, refusal))
 
         return AskThread(ask)
 
-    def _enqueue(self, operation: _Operation) -> bool:
+    def _enqueue(self, operation: _Operation) -> str | None:
+        """Let it wait for the thread, or say why not."""
+        if self._queue.qsize() >= self._queue_limit:
+            return f"{self._queue_limit} calls wait for the storage already"
         with self._door:  # nothing may be put behind the end: nobody would answer it
-            if not self._closing:
-                self._queue.put(operation)
-            return not self._closing
+            if self._closing:
+                return "the storage is closed"
+            self._queue.put(operation)
+            return None
 
     # -- what the thread does ------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class DatabaseThread:
         self._contents.after_commit()
         for operation in batch:
             if operation.then is not None and operation.error is None:
-                operation.then()
+                operation.then(operation.value)
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Operation]) -> None:
         connection.execute("BEGIN IMMEDIATE")
