@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeAlias
 
 import attrs
@@ -37,8 +38,19 @@ from durable_effect_jobs.events import (
     JobTerminated,
     TaskScheduled,
 )
-from durable_effect_jobs.instance import Alarm, Commit, DeadLetter, Instance, Key, Mark
-from durable_effect_jobs.storage import Conflict, JobName, Storage
+from durable_effect_jobs.instance import (
+    Alarm,
+    Claim,
+    Claimed,
+    Commit,
+    DeadLetter,
+    Due,
+    Instance,
+    Key,
+    Lease,
+    Mark,
+)
+from durable_effect_jobs.storage import Conflict, JobName, Storage, Survey
 
 __all__ = ["STORAGE_CHECKS", "MakeStorage", "StorageCheck", "check_storage", "run_storage_check"]
 
@@ -79,11 +91,20 @@ def run_storage_check(check: StorageCheck, make: MakeStorage) -> None:
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
+_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
+_LEASE = timedelta(seconds=30)
 
 _COUNTER: JobName = ("continuous", "counter")
 _BATCHER: JobName = ("debounce", "batcher")
 _USER = Key("continuous", "counter", "user-1")
+
+_tokens = count(1)
+
+
+def _token() -> str:
+    """Another one with each call."""
+    return f"token-{next(_tokens)}"
 
 
 def _demand(kept: bool, sentence: str) -> None:
@@ -108,11 +129,38 @@ def _born(
 
 
 def _birth(instance: Instance, **parts: Any) -> Commit:
-    return attrs.evolve(Commit(key=instance.key, before=None, after=instance, at=_NOON), **parts)
+    first = Commit(key=instance.key, before=None, after=instance, at=_NOON, token=_token())
+    return attrs.evolve(first, **parts)
 
 
 def _change(before: Instance, after: Instance | None, **parts: Any) -> Commit:
-    return attrs.evolve(Commit(key=before.key, before=before, after=after, at=_NOON), **parts)
+    change = Commit(key=before.key, before=before, after=after, at=_NOON, token=_token())
+    return attrs.evolve(change, **parts)
+
+
+def _leased(instance: Instance, owner: str = "worker-a", until: datetime = _NOON + _LEASE) -> Instance:
+    return attrs.evolve(instance, lease=Lease(owner, until))
+
+
+def _claim(
+    storage: Storage, key: Key = _USER, owner: str = "worker-a", now: datetime = _NOON
+) -> Effect[Claimed | None, StorageError]:
+    return storage.claim(Claim(key, owner, now, now + _LEASE))
+
+
+@Effect.gen
+def _taken(
+    storage: Storage, key: Key = _USER, owner: str = "worker-a", now: datetime = _NOON
+) -> Do[Instance, StorageError]:
+    """A run of an instance that is due begins."""
+    claimed = yield from _claim(storage, key, owner, now)
+    if claimed is None:
+        raise AssertionError("an instance whose wake_at has come can be claimed")
+    return claimed.instance
+
+
+def _is_due(*keys: Key) -> list[Due]:
+    return [Due(key, suspect=False) for key in keys]
 
 
 def _fact(event_id: str, key: Key = _USER) -> JobStarted:
@@ -133,7 +181,8 @@ def _belongings(storage: Storage) -> Do[tuple[object, ...], StorageError]:
     letters = yield from storage.dead_letters()
     remembered = yield from storage.is_marked(_USER, "new-event", _NOON)
     next_at = yield from storage.next_due([_COUNTER])
-    return instance, events, letters, remembered, next_at
+    survey = yield from storage.survey(_NOON, lease=_LEASE)
+    return instance, events, letters, remembered, next_at, survey
 
 
 def _everything(before: Instance | None, after: Instance | None, **parts: Any) -> Commit:
@@ -143,6 +192,7 @@ def _everything(before: Instance | None, after: Instance | None, **parts: Any) -
         before=before,
         after=after,
         at=_NOON,
+        token=_token(),
         events=(_fact("event-of-a-refused-commit"),),
         mark=Mark("new-event", _NOON + _DAY),
         dead_letter=_letter(_born(_USER)),
@@ -161,6 +211,12 @@ def a_new_storage_is_empty(storage: Storage) -> Do[None, Refusal]:
     _equal((yield from storage.instances()), [], "a new storage lists no instances")
     _equal((yield from storage.due(_NOON, 10, [_COUNTER])), [], "nothing is due in a new storage")
     _equal((yield from storage.next_due([_COUNTER])), None, "a new storage has no next alarm")
+    _equal((yield from _claim(storage)), None, "there is nothing to claim in a new storage")
+    _equal(
+        (yield from storage.survey(_NOON, lease=_LEASE)),
+        _NOTHING,
+        "a new storage has nothing to count",
+    )
     _equal((yield from storage.pending_events(10)), [], "the outbox of a new storage is empty")
     _equal((yield from storage.dead_letters()), [], "a new storage has no dead letters")
     _demand(not (yield from storage.is_marked(_USER, "e", _NOON)), "a new storage remembers no event")
@@ -190,6 +246,8 @@ def a_record_comes_back_as_it_was_written(storage: Storage) -> Do[None, Refusal]
         undecodable_count=1,
         stopped=True,
         last_error=Failure("ValueError", "no \0 good", "Traceback …"),
+        crashes=2,
+        quarantined=True,
     )
     bare = Instance(key=Key("task", "t", "x"), incarnation="i", created_at=_NOON)
     for instance in (full, bare):
@@ -245,15 +303,24 @@ def a_commit_may_have_no_record_at_all(storage: Storage) -> Do[None, Refusal]:
 
 @Effect.gen
 def nothing_happens_until_it_is_run(storage: Storage) -> Do[None, Refusal]:
-    """A method only describes; what it describes can be run again and is judged anew."""
+    """A method only describes; what it describes can be run again."""
     commit = storage.commit(_birth(_born(_USER)))
     load = storage.load(_USER)
     _equal((yield from load), None, "making a commit effect changes nothing")
     yield from commit
     _equal((yield from load), _born(_USER), "a load effect that is run again reads again")
-    _equal(
-        (yield from _refused(commit)), Conflict(_USER), "a commit effect that is run again is judged again"
-    )
+    yield from storage.commit(_change(_born(_USER), None))
+    yield from storage.commit(_birth(_born(_USER, incarnation="second")))
+    _equal((yield from load), _born(_USER, incarnation="second"), "a load effect reads each time it is run")
+    claim = _claim(storage)
+    release = storage.release("worker-a")
+    alarmed = _born(_USER, _NOON, incarnation="second").evolve()
+    yield from storage.commit(_change(_born(_USER, incarnation="second"), alarmed))
+    _equal((yield from load), alarmed, "making a claim effect changes nothing")
+    first = yield from claim
+    yield from release
+    second = yield from claim
+    _demand(first is not None and second is not None, "claim and release effects can be run again")
 
 
 # -- atomicity ---------------------------------------------------------------------------------------
@@ -366,7 +433,7 @@ def a_refused_commit_leaves_its_neighbours_alone(storage: Storage) -> Do[None, R
     taken = _born(_USER)
     yield from storage.commit(_birth(taken, mark=Mark("seen", _NOON + _DAY)))
     good = [_born(Key("task", "t", f"{n:02}")) for n in range(20)]
-    commits: list[Effect[None, Refusal]] = []
+    commits: list[Effect[int, Refusal]] = []
     for instance in good:
         commits.append(storage.commit(_birth(instance, events=(_fact(instance.key.id, instance.key),))))
         commits.append(storage.commit(_everything(None, taken)))
@@ -397,8 +464,501 @@ def an_interrupted_commit_happened_or_did_not(storage: Storage) -> Do[None, Refu
         )
         marked = yield from storage.is_marked(key, event_id, _NOON)
         _equal(marked, happened, "an interrupted commit stores its record and its mark, or neither")
-        yield from _refused(storage.commit(commit))
-        _equal((yield from storage.load(key)), _born(key), "an interrupted commit can be made again")
+        error = yield from _refused(storage.commit(commit))
+        _equal(error, None, "an interrupted commit can be sent again")
+        _equal((yield from storage.load(key)), _born(key), "an interrupted commit can be sent again")
+        events = [event.event_id for event in (yield from storage.pending_events(100))]
+        _equal(events.count(event_id), 1, "an interrupted commit that is sent again happens once")
+
+
+# -- fences and leases -------------------------------------------------------------------------------
+
+
+@Effect.gen
+def a_claim_takes_what_is_due(storage: Storage) -> Do[None, Refusal]:
+    """At ``wake_at`` and not a microsecond before; it gets lease and fence, and all else stays."""
+    record = _born(_USER, _NOON, state=b"[1]")
+    yield from storage.commit(_birth(record))
+    early = yield from _claim(storage, now=_NOON - _MICROSECOND)
+    _equal(early, None, "an instance cannot be claimed before its wake_at")
+    _equal((yield from storage.load(_USER)), record, "a claim that takes nothing changes nothing")
+    claimed = yield from _claim(storage)
+    if claimed is None:
+        raise AssertionError("an instance can be claimed at its wake_at")
+    _demand(not claimed.recovered, "a claim of what nobody ran recovers nothing")
+    fence = claimed.instance.fence
+    _demand(fence > record.fence, "a claim gives a new fence")
+    expected = attrs.evolve(_leased(record), fence=fence)
+    _equal(claimed.instance, expected, "a claim gives lease and fence, and leaves all else, alarm included")
+    _equal((yield from storage.load(_USER)), expected, "load gives the record as it was claimed")
+    _equal((yield from storage.instances()), [expected], "instances gives the record as it was claimed")
+
+
+@Effect.gen
+def a_claim_refuses_what_is_not_due(storage: Storage) -> Do[None, Refusal]:
+    """No alarm, an alarm to come, quarantined, missing: nothing to run."""
+    idle = _born(Key(*_COUNTER, "idle"))
+    later = _born(Key(*_COUNTER, "later"), _NOON + _MICROSECOND)
+    poison = attrs.evolve(_born(Key(*_COUNTER, "poison"), _NOON), quarantined=True, crashes=3)
+    former = attrs.evolve(_leased(poison, until=_NOON - _DAY), key=Key(*_COUNTER, "former"))
+    for record in (idle, later, poison, former):
+        yield from storage.commit(_birth(record))
+    scene = yield from storage.instances()
+    for key in (idle.key, later.key, poison.key, former.key, _USER):
+        _equal((yield from _claim(storage, key)), None, f"{key.id} cannot be claimed")
+    _equal((yield from storage.instances()), scene, "a claim that takes nothing changes nothing")
+    due = yield from storage.due(_NOON + _DAY, 10, [_COUNTER])
+    _equal(due, _is_due(later.key), "without an alarm, or in quarantine, an instance is never due")
+    next_at = yield from storage.next_due([_COUNTER])
+    _equal(next_at, later.alarm and later.alarm.at, "what is never due has no next wake-up")
+
+
+@Effect.gen
+def a_live_lease_cannot_be_claimed(storage: Storage) -> Do[None, Refusal]:
+    """Until it is over nobody takes the instance, its own owner included, and it is not due."""
+    yield from storage.commit(_birth(_born(_USER, _NOON - _DAY)))
+    held = yield from _taken(storage)
+    last = _NOON + _LEASE - _MICROSECOND
+    for owner in ("worker-a", "worker-b"):
+        for now in (_NOON, last):
+            claimed = yield from _claim(storage, owner=owner, now=now)
+            _equal(claimed, None, "an instance under a lease cannot be claimed")
+    _equal((yield from storage.load(_USER)), held, "a claim that takes nothing changes nothing")
+    _equal((yield from storage.due(last, 10, [_COUNTER])), [], "an instance under a lease is not due")
+    _equal(
+        (yield from storage.next_due([_COUNTER])),
+        _NOON + _LEASE,
+        "an instance under a lease wakes when that is over",
+    )
+
+
+@Effect.gen
+def one_of_concurrent_claims_wins(storage: Storage) -> Do[None, Refusal]:
+    """Many workers want the same instance: exactly one gets it."""
+    yield from storage.commit(_birth(_born(_USER, _NOON)))
+    claims = [_claim(storage, owner=f"worker-{n}") for n in range(20)]
+    claimed = [one for one in (yield from Effect.all(claims, concurrency="unbounded")) if one is not None]
+    _equal(len(claimed), 1, "exactly one of concurrent claims succeeds")
+    _equal((yield from storage.load(_USER)), claimed[0].instance, "the record is the winner's")
+
+
+@Effect.gen
+def a_lease_that_is_over_is_recovered_and_counted(storage: Storage) -> Do[None, Refusal]:
+    """What a worker left is due when its lease is over; another one that takes it counts a crash."""
+    yield from storage.commit(_birth(_born(_USER, _NOON - _DAY)))
+    present = yield from _taken(storage, owner="worker-a")
+    crashes = 0
+    for n, (owner, died) in enumerate(
+        [
+            ("worker-b", True),
+            ("worker-b", False),
+            ("worker-a", True),
+            ("worker-a", False),
+            ("worker-b", True),
+        ],
+        1,
+    ):
+        now = _NOON + n * _LEASE
+        due = yield from storage.due(now, 10, [_COUNTER])
+        _equal(due, [Due(_USER, suspect=crashes > 0)], "what is leased is due again when its lease is over")
+        claimed = yield from _claim(storage, owner=owner, now=now)
+        if claimed is None:
+            raise AssertionError("what is leased can be claimed when its lease is over")
+        crashes += died
+        _equal(claimed.recovered, died, "a claim recovers the run of another owner, and only that")
+        _demand(claimed.instance.fence > present.fence, "a claim of what is leased gives a new fence")
+        expected = attrs.evolve(
+            present, lease=Lease(owner, now + _LEASE), fence=claimed.instance.fence, crashes=crashes
+        )
+        _equal(
+            claimed.instance, expected, "crashes counts the runs of other owners that ended with their lease"
+        )
+        error = yield from _refused(storage.commit(_everything(present, present.evolve())))
+        _equal(error, Conflict(_USER), "who lost its lease cannot commit")
+        _equal((yield from storage.load(_USER)), expected, "who lost its lease changes nothing")
+        present = expected
+
+
+@Effect.gen
+def a_lease_decides_when_an_instance_wakes(storage: Storage) -> Do[None, Refusal]:
+    """Alarm or none, past or future: under a lease it wakes at the end of that."""
+    for n, at in enumerate((None, _NOON - _DAY, _NOON + _SECOND, _NOON + _DAY)):
+        key = Key("task", f"t{n}", "x")
+        jobs: list[JobName] = [("task", f"t{n}")]
+        fence = yield from storage.commit(_birth(_leased(_born(key, at))))
+        end = _NOON + _LEASE
+        _equal((yield from storage.next_due(jobs)), end, "under a lease, an instance wakes when that is over")
+        _equal((yield from storage.due(end - _MICROSECOND, 10, jobs)), [], "and is not due before that")
+        _equal((yield from storage.due(end, 10, jobs)), _is_due(key), "and is due then")
+        yield from storage.renew("worker-a", [(key, fence)], end + _LEASE)
+        _equal((yield from storage.next_due(jobs)), end + _LEASE, "a renewed lease moves its end")
+        _equal((yield from storage.due(end, 10, jobs)), [], "a renewed lease moves its end")
+        yield from storage.release("worker-a", [key])
+        _equal((yield from storage.next_due(jobs)), at, "without a lease, an instance wakes at its alarm")
+
+
+@Effect.gen
+def fences_only_grow(storage: Storage) -> Do[None, Refusal]:
+    """Over all instances, claims, releases and commits with a lease; removal and another birth included."""
+    other = Key("task", "t", "x")
+    given: list[int] = []
+    for life in range(3):
+        user, task = (
+            _born(_USER, _NOON, incarnation=f"life-{life}"),
+            _born(other, _NOON, incarnation=f"{life}"),
+        )
+        yield from storage.commit(_birth(user))
+        given.append((yield from storage.commit(_birth(_leased(task)))))
+        held = yield from _taken(storage)
+        given.append(held.fence)
+        yield from storage.release("worker-a", [other])
+        released = yield from storage.load(other)
+        _demand(released is not None, "a release removes nothing")
+        given.append(released.fence if released is not None else 0)
+        given.append((yield from _taken(storage, other)).fence)
+        again = _leased(held.evolve(), until=_NOON + 2 * _LEASE)
+        given.append((yield from storage.commit(_change(held, again))))
+        yield from storage.commit(_change(attrs.evolve(again, fence=given[-1]), None))
+        yield from storage.release("worker-a")
+        present = yield from storage.load(other)
+        if present is not None:
+            given.append(present.fence)
+            yield from storage.commit(_change(present, None))
+    _equal(
+        given, sorted(set(given)), "each fence is greater than all that were given before, to any instance"
+    )
+    _demand(given[0] > 0, "fences begin above that of a record that was never taken")
+
+
+@Effect.gen
+def a_commit_without_a_lease_frees_the_record(storage: Storage) -> Do[None, Refusal]:
+    """It keeps the fence of ``before``, whatever the new record says, and answers it."""
+    born = attrs.evolve(_born(_USER, _NOON), fence=99)
+    answer = yield from storage.commit(_birth(born))
+    _equal(answer, 0, "a birth without a lease is under no fence yet")
+    _equal(
+        (yield from storage.load(_USER)), attrs.evolve(born, fence=0), "the fence is the storage's to give"
+    )
+    held = yield from _taken(storage)
+    after = attrs.evolve(held.evolve(state=b"[2]"), lease=None, fence=0, crashes=0)
+    answer = yield from storage.commit(_change(held, after))
+    _equal(answer, held.fence, "a commit without a lease answers the fence of before")
+    free = attrs.evolve(after, fence=held.fence)
+    _equal(
+        (yield from storage.load(_USER)),
+        free,
+        "a commit without a lease frees the record and keeps its fence",
+    )
+    renewed = yield from storage.renew("worker-a", [(_USER, held.fence)], _NOON + _DAY)
+    _demand(not renewed, "a lease that was given back by a commit cannot be renewed")
+    _equal((yield from storage.due(_NOON, 10, [_COUNTER])), _is_due(_USER), "what is free wakes at its alarm")
+    gone = yield from storage.commit(_change(free, None))
+    _equal(gone, 0, "a removal answers no fence")
+
+
+@Effect.gen
+def a_commit_with_a_lease_takes_the_record(storage: Storage) -> Do[None, Refusal]:
+    """By the same write, under a new fence: of a record that was free, or that the same run holds."""
+    present = _born(_USER, _NOON)
+    yield from storage.commit(_birth(present))
+    for until in (_NOON + _LEASE, _NOON + 2 * _LEASE):
+        after = _leased(present.evolve(), until=until)
+        fence = yield from storage.commit(_change(present, after))
+        _demand(fence > present.fence, "a commit with a lease gives a new fence")
+        taken = attrs.evolve(after, fence=fence)
+        _equal((yield from storage.load(_USER)), taken, "a commit with a lease takes the record for a run")
+        _equal((yield from _claim(storage, owner="worker-b")), None, "what a commit took cannot be claimed")
+        error = yield from _refused(storage.commit(_everything(present, present.evolve())))
+        _equal(error, Conflict(_USER), "who read the record before it was taken cannot commit")
+        present = taken
+    done = attrs.evolve(present.evolve(), lease=None)
+    yield from storage.commit(_change(present, done))
+    _equal((yield from storage.load(_USER)), done, "who took the record by a commit can commit its run")
+
+
+@Effect.gen
+def incarnation_revision_and_fence_are_compared(storage: Storage) -> Do[None, Refusal]:
+    """Each of them alone makes a commit stale, be it a step or a removal."""
+    yield from storage.commit(_birth(_born(_USER, _NOON)))
+    first = yield from _taken(storage)
+    second = attrs.evolve(first.evolve(), lease=None)
+    yield from storage.commit(_change(first, second))
+    held = yield from _taken(storage)
+    scene = yield from _belongings(storage)
+    for stale in (
+        attrs.evolve(held, fence=held.fence - 1),
+        attrs.evolve(held, fence=second.fence),
+        attrs.evolve(held, fence=0),
+        attrs.evolve(held, fence=held.fence + 1),
+        attrs.evolve(held, revision=held.revision - 1),
+        attrs.evolve(held, revision=held.revision + 1),
+        attrs.evolve(held, incarnation="another"),
+    ):
+        free = attrs.evolve(held.evolve(state=b"[]", alarm=None), lease=None)
+        for after in (free, _leased(free), None):
+            error = yield from _refused(storage.commit(_everything(stale, after)))
+            _equal(
+                error,
+                Conflict(_USER),
+                "incarnation, revision and fence of before are compared, each by itself",
+            )
+            _equal(
+                (yield from _belongings(storage)), scene, "a commit that fails with Conflict changes nothing"
+            )
+    after = attrs.evolve(held.evolve(state=b"[]"), lease=None)
+    yield from storage.commit(_change(attrs.evolve(held, lease=None, state=None, alarm=None), after))
+    _equal((yield from storage.load(_USER)), after, "nothing else of before is compared")
+
+
+@Effect.gen
+def a_lease_is_renewed_by_its_holder(storage: Storage) -> Do[None, Refusal]:
+    """Owner and fence have to be right; the answer names what is held still, and the rest stays as it is."""
+    keys = [Key(*_COUNTER, name) for name in ("held", "idle", "lost", "strange", "taken")]
+    held, idle, lost, strange, taken = keys
+    fences: dict[Key, int] = {}
+    for key in keys:
+        yield from storage.commit(_birth(_born(key, _NOON)))
+    for key in (held, lost, taken):
+        fences[key] = (yield from _taken(storage, key)).fence
+    fences[strange] = (yield from _taken(storage, strange, "worker-b")).fence
+    yield from storage.release("worker-a", [lost])
+    end = _NOON + _LEASE
+    recovered = yield from _taken(storage, taken, "worker-a", end)
+    before = {instance.key: instance for instance in (yield from storage.instances())}
+    wishes = [*fences.items(), (idle, 0), (Key(*_COUNTER, "nobody"), 1)]
+    until = _NOON + _DAY
+    renewed = yield from storage.renew("worker-a", wishes, until)
+    _equal(renewed, frozenset([held]), "renew answers the keys that the owner holds under these fences")
+    expected = before | {held: attrs.evolve(before[held], lease=Lease("worker-a", until))}
+    found = {instance.key: instance for instance in (yield from storage.instances())}
+    _equal(found, expected, "renew moves the end of leases that are held, and nothing else")
+    _equal((yield from storage.load(held)), expected[held], "load gives the renewed lease")
+    both = [(held, fences[held]), (taken, recovered.fence)]
+    renewed = yield from storage.renew("worker-a", both, until)
+    _equal(renewed, frozenset([held, taken]), "renew answers all keys that are held")
+    _demand(not (yield from storage.renew("worker-a", [], until)), "nothing of nothing is held")
+    _equal((yield from _claim(storage, held, "worker-b", end)), None, "a renewed lease is live")
+
+
+@Effect.gen
+def a_lease_is_renewed_until_somebody_takes_it(storage: Storage) -> Do[None, Refusal]:
+    """Over, but not claimed by anybody: the run goes on as if it had been renewed in time."""
+    yield from storage.commit(_birth(_born(_USER, _NOON)))
+    held = yield from _taken(storage)
+    until = _NOON + 5 * _LEASE
+    renewed = yield from storage.renew("worker-a", [(_USER, held.fence)], until)
+    _equal(renewed, frozenset([_USER]), "a lease that is over can be renewed while nobody took it")
+    late = yield from _claim(storage, owner="worker-b", now=until - _MICROSECOND)
+    _equal(late, None, "a renewed lease is live")
+    rival = yield from _taken(storage, _USER, "worker-b", until)
+    renewed = yield from storage.renew("worker-a", [(_USER, held.fence), (_USER, rival.fence)], until + _DAY)
+    _demand(not renewed, "a lease that another took cannot be renewed")
+    _equal((yield from storage.load(_USER)), rival, "a lease that another took is left as it is")
+
+
+@Effect.gen
+def a_release_gives_leases_back(storage: Storage) -> Do[None, Refusal]:
+    """The alarm fires again, no crash counts, and the run that was given up can neither commit nor renew."""
+    names = ("a", "b", "c")
+    keys = [Key(*_COUNTER, name) for name in names]
+    for key in keys:
+        yield from storage.commit(_birth(attrs.evolve(_born(key, _NOON), crashes=1)))
+    first, second = (yield from _taken(storage, keys[0])), (yield from _taken(storage, keys[1]))
+    strange = yield from _taken(storage, keys[2], "worker-b")
+    yield from storage.release("worker-a", [])
+    yield from storage.release("worker-c")
+    yield from storage.release("worker-a", [keys[0], keys[2], _USER])
+    freed = yield from storage.load(keys[0])
+    if freed is None:
+        raise AssertionError("a release removes nothing")
+    _demand(freed.fence > strange.fence, "a release moves the fence on, beyond all that were given")
+    _equal(
+        freed,
+        attrs.evolve(first, lease=None, fence=freed.fence),
+        "a release takes the lease, and all else stays",
+    )
+    left = yield from storage.instances()
+    _equal(left, [freed, second, strange], "a release is of these keys and this owner only")
+    due = yield from storage.due(_NOON, 10, [_COUNTER])
+    _equal(due, [Due(keys[0], suspect=True)], "what was released is due by its alarm again")
+    for after in (attrs.evolve(first.evolve(), lease=None), None):
+        error = yield from _refused(storage.commit(_change(first, after)))
+        _equal(error, Conflict(keys[0]), "a run that was given up cannot commit")
+    renewed = yield from storage.renew("worker-a", [(keys[0], first.fence)], _NOON + _DAY)
+    _demand(not renewed, "a run that was given up cannot renew")
+    yield from storage.release("worker-a")
+    owners = [one.lease and one.lease.owner for one in (yield from storage.instances())]
+    _equal(owners, [None, None, "worker-b"], "a release without keys is of all that the owner holds")
+    again = yield from _claim(storage, keys[1], "worker-b")
+    _equal(again and again.recovered, False, "what was released did not crash")
+    _equal(again and again.instance.crashes, 1, "what was released did not crash")
+
+
+# -- commits that are sent again ---------------------------------------------------------------------
+
+
+def _everything_twice(storage: Storage, commit: Commit) -> Effect[None, Refusal]:
+    """Send a commit three times in all; whatever can be seen stays as the first one made it."""
+
+    @Effect.gen
+    def program() -> Do[None, Refusal]:
+        answer = yield from storage.commit(commit)
+        scene = yield from _belongings(storage)
+        for _ in range(2):
+            again = yield from storage.commit(commit)
+            _equal(again, answer, "a commit that is sent again gets the answer of the first")
+            _equal((yield from _belongings(storage)), scene, "a commit that is sent again changes nothing")
+
+    return program()
+
+
+@Effect.gen
+def a_commit_that_is_sent_again_happens_once(storage: Storage) -> Do[None, Refusal]:
+    """Birth, step, removal, none of these: with events, mark and dead letter, and nothing is doubled."""
+    letters = [_letter(_born(_USER, incarnation=f"letter-{n}")) for n in range(7)]
+
+    def wish(n: int, before: Instance | None, after: Instance | None, **parts: Any) -> Commit:
+        mark = Mark(f"mark-{n}", _NOON + _DAY)
+        facts = (_fact(f"fact-{n}"),)
+        return _everything(before, after, mark=mark, events=facts, dead_letter=letters[n], **parts)
+
+    yield from _everything_twice(storage, wish(0, None, None))
+    born = _born(_USER, _NOON)
+    yield from _everything_twice(storage, wish(1, None, born))
+    stepped = born.evolve(run_count=1)
+    yield from _everything_twice(storage, wish(2, born, stepped))
+    taken = _leased(stepped.evolve())
+    yield from _everything_twice(storage, wish(3, stepped, taken))
+    held = yield from storage.load(_USER)
+    if held is None:
+        raise AssertionError("a commit that is sent again removes nothing")
+    done = attrs.evolve(held.evolve(), lease=None)
+    yield from _everything_twice(storage, wish(4, held, done))
+    yield from _everything_twice(storage, wish(5, done, None))
+    numbers = [letter.number for letter in (yield from storage.dead_letters())]
+    reborn = _born(_USER, _NOON, incarnation="second")
+    yield from _everything_twice(storage, wish(6, None, reborn, replays=numbers[0]))
+    events = [event.event_id for event in (yield from storage.pending_events(100))]
+    _equal(events, [f"fact-{n}" for n in range(7)], "events of a commit that is sent again are stored once")
+    found = [letter.instance for letter in (yield from storage.dead_letters())]
+    expected = [letter.instance for letter in letters[1:]]
+    _equal(found, expected, "a dead letter of a commit that is sent again is stored once")
+
+
+@Effect.gen
+def events_that_were_sent_stay_sent(storage: Storage) -> Do[None, Refusal]:
+    """A commit that comes again after its events were delivered does not bring them back."""
+    birth = _birth(_born(_USER), events=(_fact("delivered"),))
+    yield from storage.commit(birth)
+    yield from storage.events_sent(["delivered"])
+    yield from storage.commit(birth)
+    _equal(
+        (yield from storage.pending_events(10)), [], "events of a commit that is sent again are stored once"
+    )
+
+
+@Effect.gen
+def a_commit_that_is_sent_at_once_again_happens_once(storage: Storage) -> Do[None, Refusal]:
+    """The same commit many times at the same time: all succeed, one writes."""
+    for n, after in enumerate((None, _leased(_born(_USER)))):
+        commit = _everything(None, after, mark=None, events=(_fact(f"event-{n}"),))
+        sent = [_refused(storage.commit(commit)) for _ in range(10)]
+        errors = yield from Effect.all(sent, concurrency="unbounded")
+        _equal(errors, [None] * 10, "a commit that is sent again succeeds")
+    events = [event.event_id for event in (yield from storage.pending_events(10))]
+    _equal(events, ["event-0", "event-1"], "a commit that is sent again happens once")
+    _equal(len((yield from storage.dead_letters())), 2, "a commit that is sent again happens once")
+
+
+@Effect.gen
+def a_commit_that_comes_after_another_conflicts(storage: Storage) -> Do[None, Refusal]:
+    """Sent again when the record went on: it is not applied to what came after it."""
+    born = _born(_USER, _NOON)
+    birth = _birth(born, events=(_fact("birth"),))
+    yield from storage.commit(birth)
+    first = born.evolve(state=b"[1]")
+    step = _change(born, first, events=(_fact("step"),))
+    yield from storage.commit(step)
+    second = first.evolve(state=b"[2]")
+    yield from storage.commit(_change(first, second))
+    for late in (birth, step):
+        error = yield from _refused(storage.commit(late))
+        _equal(error, Conflict(_USER), "a commit that is sent again after another one conflicts")
+        _equal(
+            (yield from storage.load(_USER)),
+            second,
+            "a commit that is sent again after another one changes nothing",
+        )
+    yield from storage.commit(_change(second, None))
+    yield from _refused(storage.commit(step))
+    _equal((yield from storage.load(_USER)), None, "a step that is sent again does not bring the record back")
+
+
+@Effect.gen
+def a_birth_that_comes_after_the_removal_is_no_birth(storage: Storage) -> Do[None, Refusal]:
+    """Born, the answer lost, removed by another; the birth that is sent again does not bring it back."""
+    for n, lease in enumerate((None, Lease("worker-a", _NOON + _LEASE))):
+        born = attrs.evolve(_born(_USER, _NOON, incarnation=f"life-{n}"), lease=lease)
+        birth = _birth(born, events=(_fact(f"birth-{n}"),))
+        fence = yield from storage.commit(birth)
+        yield from storage.events_sent([f"birth-{n}"])
+        yield from storage.commit(_change(attrs.evolve(born, fence=fence), None))
+        yield from _refused(storage.commit(birth))
+        _equal((yield from storage.load(_USER)), None, "a birth that is sent again does not undo a removal")
+        _equal(
+            (yield from storage.pending_events(10)),
+            [],
+            "a birth that is sent again does not repeat its events",
+        )
+
+
+@Effect.gen
+def a_removal_that_comes_after_a_birth_removes_nothing(storage: Storage) -> Do[None, Refusal]:
+    """Removed, the answer lost, the id used again: the removal succeeds once more, and the new life stays."""
+    former = _born(_USER)
+    yield from storage.commit(_birth(former))
+    removal = _change(former, None, events=(_fact("removed"),))
+    yield from storage.commit(removal)
+    for present in (_born(_USER, _NOON, incarnation="present"), _born(_USER, _NOON)):
+        yield from storage.commit(_birth(present))
+        answer = yield from storage.commit(removal)
+        _equal(answer, 0, "a removal that is sent again succeeds, the id used again or not")
+        _equal((yield from storage.load(_USER)), present, "a removal that is sent again spares the new life")
+        _equal(len((yield from storage.pending_events(10))), 1, "a removal that is sent again happens once")
+        yield from storage.commit(_change(present, None))
+
+
+@Effect.gen
+def removals_are_known_for_an_hour(storage: Storage) -> Do[None, Refusal]:
+    """Commits of other instances do not make a storage forget them before."""
+    former = _born(_USER)
+    yield from storage.commit(_birth(former))
+    removals = [_change(former, None), _everything(None, None)]
+    for removal in removals:
+        yield from storage.commit(removal)
+    last = _NOON + _HOUR - _MICROSECOND
+    for n in range(3):
+        yield from storage.commit(_birth(_born(Key("task", "t", str(n))), at=last))
+    for removal in removals:
+        _equal((yield from storage.commit(removal)), 0, "a removal is known for an hour")
+
+
+@Effect.gen
+def a_commit_that_is_sent_again_learns_no_fence_of_another(storage: Storage) -> Do[None, Refusal]:
+    """Taken by another meanwhile: it succeeds, but its answer is not the key to the run of another."""
+    for n, lease in enumerate((None, Lease("worker-a", _NOON + _LEASE))):
+        key = Key("task", "t", str(n))
+        birth = _birth(attrs.evolve(_born(key, _NOON), lease=lease))
+        yield from storage.commit(birth)
+        taken = yield from _taken(storage, key, "worker-b", _NOON + _LEASE)
+        answer = yield from storage.commit(birth)
+        _demand(answer != taken.fence, "a commit that is sent again does not learn the fence of a later run")
+        _equal((yield from storage.load(key)), taken, "a commit that is sent again leaves a later run alone")
+        yield from storage.release("worker-b")
+        freed = yield from storage.load(key)
+        answer = yield from storage.commit(birth)
+        _demand(freed is not None and answer < freed.fence, "nor the fence after a release")
+        _equal((yield from storage.load(key)), freed, "a commit that is sent again changes nothing")
 
 
 # -- marks -------------------------------------------------------------------------------------------
@@ -451,6 +1011,19 @@ def marks_belong_to_one_instance(storage: Storage) -> Do[None, Refusal]:
         yield from storage.commit(_birth(_born(other), mark=Mark("e", _NOON + _DAY)))
 
 
+@Effect.gen
+def one_of_concurrent_commits_with_a_mark_wins(storage: Storage) -> Do[None, Refusal]:
+    """The same event sent many times at once: one is news, whatever record they find, and the others are
+    duplicates."""
+    sent = [storage.commit(_everything(None, None, events=(_fact(f"event-{n}"),))) for n in range(20)]
+    errors = yield from Effect.all([_refused(commit) for commit in sent], concurrency="unbounded")
+    _equal(errors.count(None), 1, "exactly one of concurrent commits with one mark succeeds")
+    _equal(errors.count(DuplicateEventError("new-event")), 19, "the other ones fail as duplicates")
+    events = yield from storage.pending_events(100)
+    winner = errors.index(None)
+    _equal([event.event_id for event in events], [f"event-{winner}"], "only the winner's events are stored")
+
+
 # -- alarms ------------------------------------------------------------------------------------------
 
 
@@ -474,10 +1047,12 @@ def due_is_ordered_and_bounded(storage: Storage) -> Do[None, Refusal]:
         found = yield from storage.due(_NOON, limit, jobs)
         _equal(
             found,
-            expected[:limit],
+            _is_due(*expected[:limit]),
             "due gives what is due, longest overdue first, then by key, up to the limit",
         )
-    _equal((yield from storage.due(_NOON, 100, jobs)), expected, "asking what is due changes nothing")
+    _equal(
+        (yield from storage.due(_NOON, 100, jobs)), _is_due(*expected), "asking what is due changes nothing"
+    )
 
 
 @Effect.gen
@@ -487,9 +1062,13 @@ def due_and_next_due_know_only_the_jobs_they_are_asked_for(storage: Storage) -> 
     orphan = _born(Key("debounce", "counter", "user-1"), _NOON - 2 * _DAY)
     for instance in (user, batch, orphan):
         yield from storage.commit(_birth(instance))
-    _equal((yield from storage.due(_NOON, 1, [_COUNTER])), [_USER], "due gives only instances of these jobs")
+    _equal(
+        (yield from storage.due(_NOON, 1, [_COUNTER])),
+        _is_due(_USER),
+        "due gives only instances of these jobs",
+    )
     both = yield from storage.due(_NOON, 10, {_COUNTER, _BATCHER, ("task", "nobody")})
-    _equal(both, [batch.key, _USER], "due gives instances of all these jobs")
+    _equal(both, _is_due(batch.key, _USER), "due gives instances of all these jobs")
     _equal((yield from storage.due(_NOON, 10, [])), [], "nothing of no jobs is due")
     _equal((yield from storage.next_due([_COUNTER])), _NOON - _SECOND, "next_due is about these jobs only")
     _equal(
@@ -539,14 +1118,155 @@ def alarms_follow_their_record(storage: Storage) -> Do[None, Refusal]:
         yield from storage.commit(_change(present, after))
         present = after
         _equal((yield from storage.next_due([_COUNTER])), at, "next_due gives the alarm of the last commit")
+        claimable = (yield from _claim(storage)) is not None
+        _equal(
+            claimable,
+            at is not None and at <= _NOON,
+            "an instance is claimed by the alarm of its last commit",
+        )
+        if claimable:
+            yield from storage.release("worker-a")
+            present = (yield from storage.load(_USER)) or present
         due = yield from storage.due(_NOON, 10, [_COUNTER])
         _equal(
             due,
-            [_USER] if at is not None and at <= _NOON else [],
+            _is_due(_USER) if at is not None and at <= _NOON else [],
             "an instance is due by the alarm of its last commit",
         )
     far = yield from storage.due(_NOON + _DAY, 10, [_COUNTER])
-    _equal(far, [_USER], "an instance is due once, however often its alarm was moved")
+    _equal(far, _is_due(_USER), "an instance is due once, however often its alarm was moved")
+
+
+@Effect.gen
+def due_knows_suspects(storage: Storage) -> Do[None, Refusal]:
+    """Instances whose last run died are told apart, wherever they are in the order."""
+    kept = [_born(Key(*_COUNTER, name), _NOON - n * _SECOND) for n, name in enumerate("abcd")]
+    for n, instance in enumerate(kept):
+        yield from storage.commit(_birth(attrs.evolve(instance, crashes=n % 2)))
+    expected = [Due(instance.key, suspect=n % 2 == 1) for n, instance in enumerate(kept)][::-1]
+    _equal((yield from storage.due(_NOON, 10, [_COUNTER])), expected, "due tells what crashed the last time")
+    held = yield from _taken(storage, kept[1].key)
+    yield from storage.commit(_change(held, attrs.evolve(held.evolve(), lease=None, crashes=0)))
+    due = yield from storage.due(_NOON, 10, [_COUNTER])
+    _equal(due[2], Due(kept[1].key, suspect=False), "a commit says how many crashes there were")
+
+
+@Effect.gen
+def leases_that_are_over_are_due_in_their_order(storage: Storage) -> Do[None, Refusal]:
+    """Alarms and ends of leases make one order, of the jobs that were asked for."""
+    wakes: list[tuple[Key, datetime, bool]] = [
+        (Key("task", "t", "b"), _NOON - 3 * _SECOND, True),
+        (Key("continuous", "counter", "b"), _NOON - 2 * _SECOND, False),
+        (Key("continuous", "counter", "c"), _NOON - 2 * _SECOND, True),
+        (Key("continuous", "counter", "a"), _NOON, True),
+        (Key("task", "t", "a"), _NOON + _MICROSECOND, True),
+    ]
+    for key, at, leased in reversed(wakes):
+        record = _leased(_born(key, _NOON - _DAY), until=at) if leased else _born(key, at)
+        yield from storage.commit(_birth(record))
+    yield from storage.commit(_birth(_leased(_born(Key(*_BATCHER, "x")), until=_NOON - _DAY)))
+    jobs: list[JobName] = [_COUNTER, ("task", "t")]
+    for limit in (1, 2, 10):
+        due = yield from storage.due(_NOON, limit, jobs)
+        _equal(due, _is_due(*(key for key, _, _ in wakes[:4]))[:limit], "due is in the order of wake_at")
+    at_first = yield from storage.next_due(jobs)
+    _equal(at_first, _NOON - 3 * _SECOND, "next_due counts ends of leases")
+    behind = yield from storage.next_due(jobs, after=_NOON)
+    _equal(behind, _NOON + _MICROSECOND, "next_due looks behind after in ends of leases, too")
+
+
+# -- survey ------------------------------------------------------------------------------------------
+
+
+_NOTHING = Survey(
+    instances=0,
+    overdue=0,
+    oldest_due=None,
+    leased=0,
+    expired_leases=0,
+    suspects=0,
+    quarantined=0,
+    outbox=0,
+    oldest_event=None,
+    dead_letters=0,
+    marks=0,
+)
+
+
+@Effect.gen
+def a_survey_counts(storage: Storage) -> Do[None, Refusal]:
+    """Instances by what they are, what waits beside them, and since when."""
+    task = _born(Key("task", "t", "x"))
+    records = [
+        task,
+        attrs.evolve(task, key=Key("task", "t", "later"), alarm=Alarm(_NOON + _MICROSECOND, "schedule")),
+        attrs.evolve(task, key=Key("task", "t", "due"), alarm=Alarm(_NOON, "schedule")),
+        attrs.evolve(task, key=Key("debounce", "d", "due"), alarm=Alarm(_NOON - 60 * _SECOND, "retry")),
+        _leased(attrs.evolve(task, key=Key("task", "t", "live")), until=_NOON + _MICROSECOND),
+        _leased(attrs.evolve(task, key=Key("task", "t", "over")), until=_NOON - 3 * _LEASE),
+        attrs.evolve(task, key=Key("task", "t", "suspect"), crashes=1),
+        attrs.evolve(
+            task, key=Key("task", "t", "poison"), quarantined=True, alarm=Alarm(_NOON - _DAY, "retry")
+        ),
+        attrs.evolve(_born(_USER), stopped=True),
+        attrs.evolve(_born(Key(*_COUNTER, "poison")), quarantined=True),
+        _born(Key(*_COUNTER, "armed"), _NOON + _DAY),
+        _leased(_born(Key(*_COUNTER, "run"))),
+    ]
+    for n, record in enumerate(records):
+        event = attrs.evolve(_fact(f"event-{n}"), timestamp=_NOON - 7 * _DAY + n * _SECOND)
+        mark = Mark("e", _NOON + _DAY) if n < 3 else None
+        letter = _letter(record) if n < 2 else None
+        yield from storage.commit(_birth(record, events=(event,), mark=mark, dead_letter=letter))
+    yield from storage.events_sent(["event-0"])
+    expected = Survey(
+        instances=12,
+        overdue=3,
+        oldest_due=_NOON - 3 * _LEASE,
+        leased=3,
+        expired_leases=1,
+        suspects=1,
+        quarantined=2,
+        outbox=11,
+        oldest_event=_NOON - 7 * _DAY + _SECOND,
+        dead_letters=2,
+        marks=3,
+    )
+    _equal((yield from storage.survey(_NOON, lease=_LEASE)), expected, "a survey counts what is there")
+
+
+@Effect.gen
+def a_survey_finds_what_must_not_be(storage: Storage) -> Do[None, Refusal]:
+    """Leases that nobody took over, alarms that nobody heard, events that nobody sent, sleep without end."""
+    left = _leased(_born(Key("task", "t", "left")), until=_NOON - 3 * _LEASE - _MICROSECOND)
+    unheard = _born(Key("task", "t", "unheard"), _NOON - 60 * _SECOND - _MICROSECOND)
+    asleep = _born(Key(*_COUNTER, "asleep"))
+    old = attrs.evolve(_fact("old", unheard.key), timestamp=_NOON - 7 * _DAY - _MICROSECOND)
+    for record in (left, unheard, asleep):
+        yield from storage.commit(_birth(record, events=(old,) if record is unheard else ()))
+    survey = yield from storage.survey(_NOON, lease=_LEASE)
+    found = sorted((one.invariant, one.detail) for one in survey.violations)
+    _equal(
+        [invariant for invariant, _ in found], ["I5", "I6", "I7", "I8"], "a survey finds each violation once"
+    )
+    for (invariant, detail), key in zip(found, (left.key, unheard.key, unheard.key, asleep.key), strict=True):
+        _demand(key.instance_id in detail, f"the detail of {invariant} names {key.instance_id}: {detail}")
+    _equal(survey.instances, 3, "violations are counted like all others")
+
+
+@Effect.gen
+def a_survey_tells_a_hundred_of_a_kind(storage: Storage) -> Do[None, Refusal]:
+    """However many there are, the answer stays short, and every kind is told."""
+    births = [storage.commit(_birth(_born(Key(*_COUNTER, str(n))))) for n in range(101)]
+    births.append(storage.commit(_birth(_born(Key("task", "t", "unheard"), _NOON - _DAY))))
+    yield from Effect.all(births, concurrency="unbounded")
+    survey = yield from storage.survey(_NOON, lease=_LEASE)
+    found = [one.invariant for one in survey.violations]
+    _equal(
+        (found.count("I8"), found.count("I6")),
+        (100, 1),
+        "a survey tells at most a hundred violations of a kind",
+    )
 
 
 # -- listing -----------------------------------------------------------------------------------------
@@ -670,7 +1390,9 @@ def different_keys_never_share_a_record(storage: Storage) -> Do[None, Refusal]:
     listed = yield from _pages(storage, None, 7)
     _equal([instance.key for instance in listed], sorted(keys), "keys come in the order of their code points")
     due = yield from storage.due(_NOON, 100, {(key.kind, key.job) for key in keys})
-    _equal(due, sorted(keys), "instances that are due at the same time come in the order of their keys")
+    _equal(
+        due, _is_due(*sorted(keys)), "instances that are due at the same time come in the order of their keys"
+    )
 
 
 # -- outbox ------------------------------------------------------------------------------------------
@@ -813,13 +1535,40 @@ STORAGE_CHECKS: tuple[StorageCheck, ...] = (
     commits_of_different_instances_all_succeed,
     a_refused_commit_leaves_its_neighbours_alone,
     an_interrupted_commit_happened_or_did_not,
+    a_claim_takes_what_is_due,
+    a_claim_refuses_what_is_not_due,
+    a_live_lease_cannot_be_claimed,
+    one_of_concurrent_claims_wins,
+    a_lease_that_is_over_is_recovered_and_counted,
+    a_lease_decides_when_an_instance_wakes,
+    fences_only_grow,
+    a_commit_without_a_lease_frees_the_record,
+    a_commit_with_a_lease_takes_the_record,
+    incarnation_revision_and_fence_are_compared,
+    a_lease_is_renewed_by_its_holder,
+    a_lease_is_renewed_until_somebody_takes_it,
+    a_release_gives_leases_back,
+    a_commit_that_is_sent_again_happens_once,
+    events_that_were_sent_stay_sent,
+    a_commit_that_is_sent_at_once_again_happens_once,
+    a_commit_that_comes_after_another_conflicts,
+    a_birth_that_comes_after_the_removal_is_no_birth,
+    a_removal_that_comes_after_a_birth_removes_nothing,
+    removals_are_known_for_an_hour,
+    a_commit_that_is_sent_again_learns_no_fence_of_another,
     marks_are_remembered_until_they_expire,
     marks_outlive_their_instance,
     marks_belong_to_one_instance,
+    one_of_concurrent_commits_with_a_mark_wins,
     due_is_ordered_and_bounded,
     due_and_next_due_know_only_the_jobs_they_are_asked_for,
     next_due_looks_behind_an_instant,
     alarms_follow_their_record,
+    due_knows_suspects,
+    leases_that_are_over_are_due_in_their_order,
+    a_survey_counts,
+    a_survey_finds_what_must_not_be,
+    a_survey_tells_a_hundred_of_a_kind,
     jobs_counts_instances,
     instances_come_in_pages,
     different_keys_never_share_a_record,
