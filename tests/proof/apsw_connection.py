@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import apsw
@@ -48,15 +48,15 @@ class ApswConnection:
                 self._connection.close(True)
                 raise
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> _Cursor:
+    def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> _Cursor:
         """Run one statement, as far as its first row."""
         with _translated():
-            return _Cursor(self._connection, self._connection.execute(statement, tuple(values)))
+            return _Cursor(self._connection, self._connection.execute(statement, values))
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]]) -> _Cursor:
         """Run one statement for each row of values."""
         with _translated():
-            return _Cursor(self._connection, self._connection.executemany(statement, map(tuple, rows)))
+            return _Cursor(self._connection, self._connection.executemany(statement, rows))
 
     @property
     def in_transaction(self) -> bool:
