@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,13 @@ SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 USER = Key("continuous", "counter", "user-1")
 
+_tokens = count(1)
+
+
+def token() -> str:
+    """The token of a commit, another one with each call."""
+    return f"token-{next(_tokens)}"
+
 
 def task(name: str) -> Key:
     """A key of a task."""
@@ -33,12 +41,14 @@ def born(key: Key = USER, alarm_at: datetime | None = None, *, state: bytes = b"
 
 def birth(instance: Instance, **parts: Any) -> Commit:
     """The commit that writes a first record."""
-    return attrs.evolve(Commit(key=instance.key, before=None, after=instance, at=NOON), **parts)
+    first = Commit(key=instance.key, before=None, after=instance, at=NOON, token=token())
+    return attrs.evolve(first, **parts)
 
 
 def change(before: Instance, after: Instance | None, **parts: Any) -> Commit:
     """The commit that replaces or removes a record."""
-    return attrs.evolve(Commit(key=before.key, before=before, after=after, at=NOON), **parts)
+    step = Commit(key=before.key, before=before, after=after, at=NOON, token=token())
+    return attrs.evolve(step, **parts)
 
 
 def fact(event_id: str, key: Key = USER) -> JobStarted:

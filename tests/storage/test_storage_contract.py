@@ -13,7 +13,8 @@ from durable_effect import Effect
 from durable_effect.runtime import from_exit
 from durable_effect_jobs import storage_contract as contract
 from durable_effect_jobs.errors import StorageError
-from durable_effect_jobs.instance import Commit, Instance, Key
+from durable_effect_jobs.instance import Claim, Claimed, Commit, Due, Instance, Key, Lease, to_micros
+from durable_effect_jobs.storage import Survey
 from durable_effect_jobs.storage.memory import MemoryStorage
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 from durable_effect_jobs.storage_contract import (
@@ -59,14 +60,17 @@ def test_check_storage_runs_every_check(tmp_path: Path) -> None:
     assert next(made) == len(STORAGE_CHECKS)
 
 
+_sent = count()
+
+
 # -- storages that break it ----------------------------------------------------------------------------
 
 
 class Overwriting(MemoryStorage):
     """Writes whatever it is given."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
-        def write(before: Instance | None) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write(before: Instance | None) -> Effect[int, Any]:
             return super(Overwriting, self).commit(attrs.evolve(commit, before=before))
 
         return self.load(commit.key).flat_map(write)
@@ -75,8 +79,8 @@ class Overwriting(MemoryStorage):
 class TakingFormerLives(MemoryStorage):
     """Compares revisions and forgets that ids are used again."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
-        def write(stored: Instance | None) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write(stored: Instance | None) -> Effect[int, Any]:
             same = (
                 stored is not None and commit.before is not None and stored.revision == commit.before.revision
             )
@@ -89,7 +93,7 @@ class TakingFormerLives(MemoryStorage):
 class Eager(MemoryStorage):
     """Commits when it is called, not when its effect is run."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
         outcome = super().commit(commit).run_sync_exit()
         return Effect.suspend(lambda: from_exit(outcome))
 
@@ -97,12 +101,14 @@ class Eager(MemoryStorage):
 class InTwoWrites(MemoryStorage):
     """Remembers the mark, and only then looks whether the rest can be written."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
         rest = super().commit(commit)
         if commit.mark is None:
             return rest
         key = Key("task", "marks", "all")
-        mark = Commit(key=key, before=None, after=None, at=commit.at, mark=commit.mark)
+        mark = Commit(
+            key=key, before=None, after=None, at=commit.at, mark=commit.mark, token=f"mark of {commit.token}"
+        )
         return super().commit(mark).ignore().and_then(rest)
 
     def is_marked(self, key: Key, event_id: str, now: datetime) -> Effect[bool, StorageError]:
@@ -112,14 +118,14 @@ class InTwoWrites(MemoryStorage):
 class WithoutMarks(MemoryStorage):
     """Takes every event for news."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
         return super().commit(attrs.evolve(commit, mark=None))
 
 
 class NeverForgetting(MemoryStorage):
     """Remembers marks and dead letters for ever."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
         for_ever = datetime(9000, 1, 1, tzinfo=UTC)
         letter, mark = commit.dead_letter, commit.mark
         return super().commit(
@@ -141,28 +147,28 @@ class Joining(MemoryStorage):
 class ByKey(MemoryStorage):
     """Gives what is due in the order of keys."""
 
-    def due(self, *args: Any) -> Effect[list[Key], StorageError]:
-        return super().due(*args).map(sorted)
+    def due(self, *args: Any) -> Effect[list[Due], StorageError]:
+        return super().due(*args).map(lambda due: sorted(due, key=lambda one: one.key))
 
 
 class ForAllJobs(MemoryStorage):
     """Gives what is due of all jobs."""
 
-    def due(self, now: datetime, limit: int, jobs: Any) -> Effect[list[Key], StorageError]:
+    def due(self, now: datetime, limit: int, jobs: Any) -> Effect[list[Due], StorageError]:
         return self.jobs().flat_map(lambda known: super(ForAllJobs, self).due(now, limit, known))
 
 
 class TooEarly(MemoryStorage):
     """Takes a second for nothing."""
 
-    def due(self, now: datetime, limit: int, jobs: Any) -> Effect[list[Key], StorageError]:
+    def due(self, now: datetime, limit: int, jobs: Any) -> Effect[list[Due], StorageError]:
         return super().due(now + timedelta(seconds=1), limit, jobs)
 
 
 class KeepingAlarms(MemoryStorage):
     """Moves alarms, but clears none."""
 
-    def commit(self, commit: Commit) -> Effect[None, Any]:
+    def commit(self, commit: Commit) -> Effect[int, Any]:
         before, after = commit.before, commit.after
         if before is not None and after is not None and after.alarm is None:
             after = attrs.evolve(after, alarm=before.alarm)
@@ -212,6 +218,321 @@ class Renumbering(MemoryStorage):
         )
 
 
+def _comparing(*fields: str) -> Callable[[MemoryStorage, Commit], Effect[int, Any]]:
+    """A commit that compares these of incarnation, revision and fence, and takes the others as they come."""
+
+    def commit(self: MemoryStorage, commit: Commit) -> Effect[int, Any]:
+        def write(stored: Instance | None) -> Effect[int, Any]:
+            before = commit.before
+            if stored is not None and before is not None:
+                before = attrs.evolve(stored, **{field: getattr(before, field) for field in fields})
+            return MemoryStorage.commit(self, attrs.evolve(commit, before=before))
+
+        return self.load(commit.key).flat_map(write)
+
+    return commit
+
+
+class WithoutFence(MemoryStorage):
+    """Compares incarnations and revisions."""
+
+    commit = _comparing("incarnation", "revision")
+
+
+class WithoutRevision(MemoryStorage):
+    """Compares incarnations and fences."""
+
+    commit = _comparing("incarnation", "fence")
+
+
+class UnfencedRemoving(MemoryStorage):
+    """Removes whatever is there."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        if commit.after is not None:
+            return super().commit(commit)
+        return _comparing("incarnation", "revision")(self, commit)
+
+
+class SendingTwice(MemoryStorage):
+    """Knows no commit again."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write() -> Effect[int, Any]:
+            return super(SendingTwice, self).commit(
+                attrs.evolve(commit, token=f"{commit.token}-{next(_sent)}")
+            )
+
+        return Effect.suspend(write)
+
+
+class DoublingEvents(MemoryStorage):
+    """Writes the events of a commit that it knows already."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write(answer: int) -> int:
+            self._outbox.update({event.event_id: event for event in commit.events})
+            return answer
+
+        return super().commit(commit).map(write)
+
+
+class EventsFirst(MemoryStorage):
+    """Writes the events, and only then looks whether the rest can be written."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write() -> Effect[int, Any]:
+            self._outbox.update({event.event_id: event for event in commit.events})
+            return super(EventsFirst, self).commit(attrs.evolve(commit, events=()))
+
+        return Effect.suspend(write)
+
+
+class WithoutEvents(MemoryStorage):
+    """Keeps no events."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        return super().commit(attrs.evolve(commit, events=()))
+
+
+class WithoutReceipts(MemoryStorage):
+    """Knows no removal again."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def forget(_: object) -> None:
+            self._receipts.forget_expired(1 << 62)
+
+        return super().commit(commit).tap(lambda answer: Effect.sync(lambda: forget(answer)))
+
+
+class ForgettingReceipts(MemoryStorage):
+    """Remembers removals for half an hour."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write() -> Effect[int, Any]:
+            self._receipts.forget_expired(to_micros(commit.at) + 1_800_000_000)
+            return super(ForgettingReceipts, self).commit(commit)
+
+        return Effect.suspend(write)
+
+
+class AnsweringTheFence(MemoryStorage):
+    """Answers a commit that is sent again with the fence of whoever runs the instance now."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def fence(stored: Instance | None) -> int:
+            return 0 if stored is None else stored.fence
+
+        return super().commit(commit).and_then(self.load(commit.key)).map(fence)
+
+
+class KeepingLeases(MemoryStorage):
+    """Does not free a record with a commit."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        before, after = commit.before, commit.after
+        if before is not None and after is not None and after.lease is None:
+            after = attrs.evolve(after, lease=before.lease)
+        return super().commit(attrs.evolve(commit, after=after))
+
+
+class LosingLeases(MemoryStorage):
+    """Takes no record with a commit."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        after = commit.after and attrs.evolve(commit.after, lease=None)
+        return super().commit(attrs.evolve(commit, after=after))
+
+
+class FencesOfOneInstance(MemoryStorage):
+    """Counts the fences of an instance from its birth."""
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        def write() -> Effect[int, Any]:
+            if commit.before is None:
+                self._fence = 0
+            return super(FencesOfOneInstance, self).commit(commit)
+
+        return Effect.suspend(write)
+
+
+class Claiming(MemoryStorage):
+    """Claims in ways of its own."""
+
+    def claim(self, claim: Claim) -> Effect[Claimed | None, StorageError]:
+        def judge() -> Effect[Claimed | None, StorageError]:
+            row = self._row(claim.key)
+            if row is not None:
+                self.prepare(row, claim)
+            claimed = super(Claiming, self).claim(claim)
+            return claimed if row is None else claimed.map(lambda found: found and self.change(row, found))
+
+        return Effect.suspend(judge)
+
+    def prepare(self, row: Any, claim: Claim) -> None:
+        """What happens before the claim."""
+
+    def change(self, row: Any, claimed: Claimed) -> Claimed:
+        """What happens to the record that was claimed."""
+        record = self.changed(claimed)
+        self._job_of(record).replace(row, record)
+        return attrs.evolve(claimed, instance=record)
+
+    def changed(self, claimed: Claimed) -> Instance:
+        """The record that was claimed."""
+        return claimed.instance
+
+
+class StealingLeases(Claiming):
+    """Claims what is due by its alarm, under a lease or not."""
+
+    def prepare(self, row: Any, claim: Claim) -> None:
+        if row.record.is_due(claim.now):
+            row.record = attrs.evolve(row.record, lease=None)
+
+
+class ClaimingPoison(Claiming):
+    """Claims what is in quarantine."""
+
+    def prepare(self, row: Any, claim: Claim) -> None:
+        row.record = attrs.evolve(row.record, quarantined=False)
+
+
+class ClearingAlarms(Claiming):
+    """Takes the alarm with the claim."""
+
+    def changed(self, claimed: Claimed) -> Instance:
+        return attrs.evolve(claimed.instance, alarm=None)
+
+
+class KeepingFences(Claiming):
+    """Claims under the fence that was there."""
+
+    def prepare(self, row: Any, claim: Claim) -> None:
+        self._fence = row.record.fence - 1
+
+
+class CountingNoCrash(Claiming):
+    """Never counts a crash."""
+
+    def changed(self, claimed: Claimed) -> Instance:
+        return attrs.evolve(claimed.instance, crashes=claimed.instance.crashes - claimed.recovered)
+
+
+class CountingItsOwn(Claiming):
+    """Counts every lease that was over as a crash."""
+
+    def prepare(self, row: Any, claim: Claim) -> None:
+        lease = row.record.lease
+        row.record = attrs.evolve(row.record, lease=lease and attrs.evolve(lease, owner=f"not {lease.owner}"))
+
+
+class ClaimingLate(Claiming):
+    """Takes later than for at."""
+
+    def claim(self, claim: Claim) -> Effect[Claimed | None, StorageError]:
+        return super().claim(attrs.evolve(claim, now=claim.now - timedelta(microseconds=1)))
+
+
+class ClaimingEarly(Claiming):
+    """Takes a microsecond for nothing."""
+
+    def claim(self, claim: Claim) -> Effect[Claimed | None, StorageError]:
+        return super().claim(attrs.evolve(claim, now=claim.now + timedelta(microseconds=1)))
+
+
+class RenewingForAnybody(MemoryStorage):
+    """Renews a lease, whoever asks for it."""
+
+    def _renew(self, key: Key, lease: Lease, fence: int) -> bool:
+        stored = self._stored(key)
+        owner = lease.owner if stored is None or stored.lease is None else stored.lease.owner
+        return super()._renew(key, attrs.evolve(lease, owner=owner), fence)
+
+
+class RenewingWithoutFence(MemoryStorage):
+    """Renews a lease of the owner, of this run or a later one."""
+
+    def _renew(self, key: Key, lease: Lease, fence: int) -> bool:
+        stored = self._stored(key)
+        return super()._renew(key, lease, fence if stored is None else stored.fence)
+
+
+class RenewingInWords(MemoryStorage):
+    """Says that it renewed."""
+
+    def renew(self, owner: str, held: Any, until: datetime) -> Effect[frozenset[Key], StorageError]:
+        return Effect.succeed(frozenset(key for key, _ in held))
+
+
+class ReleasingWithoutFence(MemoryStorage):
+    """Leaves the fence where it is when a lease is given up."""
+
+    def _release(self, owner: str, keys: Any) -> None:
+        fences = {row.record.key: row.record.fence for row in self._rows()}
+        super()._release(owner, keys)
+        for row in self._rows():
+            row.record = attrs.evolve(row.record, fence=fences[row.record.key])
+
+
+class ReleasingForAnybody(MemoryStorage):
+    """Releases a lease, whoever asks for it."""
+
+    def _release(self, owner: str, keys: Any) -> None:
+        owners = {row.record.lease.owner for row in self._rows() if row.record.lease is not None}
+        for one in owners:
+            super()._release(one, keys)
+
+
+class ReleasingAll(MemoryStorage):
+    """Releases all that the owner holds, whatever the keys."""
+
+    def _release(self, owner: str, keys: Any) -> None:
+        super()._release(owner, None)
+
+
+class CountingReleases(MemoryStorage):
+    """Counts a release as a crash."""
+
+    def _release(self, owner: str, keys: Any) -> None:
+        held = [row for row in self._rows() if row.record.lease is not None]
+        super()._release(owner, keys)
+        for row in held:
+            row.record = attrs.evolve(row.record, crashes=row.record.crashes + (row.record.lease is None))
+
+
+class BlindToSuspects(MemoryStorage):
+    """Trusts everybody."""
+
+    def due(self, *args: Any) -> Effect[list[Due], StorageError]:
+        return super().due(*args).map(lambda due: [attrs.evolve(one, suspect=False) for one in due])
+
+
+class OnlyAlarms(MemoryStorage):
+    """Finds alarms, and no lease that is over."""
+
+    def due(self, *args: Any) -> Effect[list[Due], StorageError]:
+        def free(one: Due) -> bool:
+            stored = self._stored(one.key)
+            return stored is not None and stored.lease is None
+
+        return super().due(*args).map(lambda due: [one for one in due if free(one)])
+
+
+class Unworried(MemoryStorage):
+    """Finds no violation."""
+
+    def survey(self, now: datetime, *, lease: timedelta) -> Effect[Survey, StorageError]:
+        return super().survey(now, lease=lease).map(lambda found: attrs.evolve(found, violations=()))
+
+
+class Talkative(MemoryStorage):
+    """Takes a survey of a moment later."""
+
+    def survey(self, now: datetime, *, lease: timedelta) -> Effect[Survey, StorageError]:
+        return super().survey(now + timedelta(microseconds=1), lease=lease)
+
+
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
@@ -238,6 +559,53 @@ class Renumbering(MemoryStorage):
         (NewestFirst, contract.events_come_back_in_the_order_of_their_commits),
         (Forgetful, contract.events_come_back_in_the_order_of_their_commits),
         (Renumbering, contract.dead_letters_are_numbered_and_kept),
+        (WithoutFence, contract.incarnation_revision_and_fence_are_compared),
+        (WithoutFence, contract.a_lease_that_is_over_is_recovered_and_counted),
+        (WithoutRevision, contract.incarnation_revision_and_fence_are_compared),
+        (WithoutRevision, contract.a_stale_commit_changes_nothing),
+        (TakingFormerLives, contract.incarnation_revision_and_fence_are_compared),
+        (UnfencedRemoving, contract.incarnation_revision_and_fence_are_compared),
+        (UnfencedRemoving, contract.a_release_gives_leases_back),
+        (SendingTwice, contract.a_commit_that_is_sent_again_happens_once),
+        (SendingTwice, contract.a_commit_that_is_sent_at_once_again_happens_once),
+        (SendingTwice, contract.a_birth_that_comes_after_the_removal_is_no_birth),
+        (DoublingEvents, contract.events_that_were_sent_stay_sent),
+        (EventsFirst, contract.a_stale_commit_changes_nothing),
+        (EventsFirst, contract.one_of_concurrent_commits_with_a_mark_wins),
+        (WithoutMarks, contract.one_of_concurrent_commits_with_a_mark_wins),
+        (WithoutEvents, contract.events_come_back_in_the_order_of_their_commits),
+        (WithoutReceipts, contract.a_removal_that_comes_after_a_birth_removes_nothing),
+        (WithoutReceipts, contract.a_birth_that_comes_after_the_removal_is_no_birth),
+        (ForgettingReceipts, contract.removals_are_known_for_an_hour),
+        (AnsweringTheFence, contract.a_commit_that_is_sent_again_learns_no_fence_of_another),
+        (Overwriting, contract.a_commit_that_comes_after_another_conflicts),
+        (KeepingLeases, contract.a_commit_without_a_lease_frees_the_record),
+        (LosingLeases, contract.a_commit_with_a_lease_takes_the_record),
+        (FencesOfOneInstance, contract.fences_only_grow),
+        (StealingLeases, contract.a_live_lease_cannot_be_claimed),
+        (StealingLeases, contract.one_of_concurrent_claims_wins),
+        (ClaimingPoison, contract.a_claim_refuses_what_is_not_due),
+        (ClearingAlarms, contract.a_claim_takes_what_is_due),
+        (KeepingFences, contract.a_claim_takes_what_is_due),
+        (KeepingFences, contract.a_lease_that_is_over_is_recovered_and_counted),
+        (CountingNoCrash, contract.a_lease_that_is_over_is_recovered_and_counted),
+        (CountingItsOwn, contract.a_lease_that_is_over_is_recovered_and_counted),
+        (ClaimingLate, contract.a_claim_takes_what_is_due),
+        (ClaimingEarly, contract.a_claim_takes_what_is_due),
+        (ClaimingEarly, contract.a_live_lease_cannot_be_claimed),
+        (RenewingForAnybody, contract.a_lease_is_renewed_by_its_holder),
+        (RenewingWithoutFence, contract.a_lease_is_renewed_by_its_holder),
+        (RenewingInWords, contract.a_lease_is_renewed_by_its_holder),
+        (ReleasingWithoutFence, contract.a_release_gives_leases_back),
+        (ReleasingWithoutFence, contract.fences_only_grow),
+        (ReleasingForAnybody, contract.a_release_gives_leases_back),
+        (ReleasingAll, contract.a_release_gives_leases_back),
+        (CountingReleases, contract.a_release_gives_leases_back),
+        (BlindToSuspects, contract.due_knows_suspects),
+        (OnlyAlarms, contract.leases_that_are_over_are_due_in_their_order),
+        (OnlyAlarms, contract.a_lease_decides_when_an_instance_wakes),
+        (Unworried, contract.a_survey_finds_what_must_not_be),
+        (Talkative, contract.a_survey_counts),
     ],
 )
 def test_a_broken_storage_is_found_out(broken: MakeStorage, check: StorageCheck) -> None:
