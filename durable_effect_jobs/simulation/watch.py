@@ -262,7 +262,8 @@ class Watch:
         """It was applied before, so it changes nothing. If it was the last write of its record, it succeeds."""
         key, first = commit.key, self._answers[commit.token]
         last = self._last_token.get(key) == commit.token or commit.after is None
-        if exit.value != first if isinstance(exit, Success) else last:
+        ended = commit.after is not None and commit.after.incarnation in self._ended
+        if exit.value not in ((first, 0) if ended else (first,)) if isinstance(exit, Success) else last:
             raise Broken("a commit that is sent again", f"is answered {exit} instead of {first}", key)
         self._stored_is(key)
 
@@ -273,7 +274,8 @@ class Watch:
         self.turns += 1
         if after is None:
             self.records.pop(key, None)
-            self._ended.add(cast("Instance", before).incarnation)
+            if before is not None:  # its first event may end an instance before it has begun
+                self._ended.add(before.incarnation)
         else:
             self._check_step(commit, after, fence)
             self.records[key] = after if after.fence == fence else attrs.evolve(after, fence=fence)
