@@ -20,10 +20,26 @@ from durable_effect_jobs.instance import Key
 from durable_effect_jobs.jobs import DurableJobs
 from durable_effect_jobs.storage import Storage
 from durable_effect_jobs.storage.open import open_storage
+from durable_effect_jobs.storage.sqlite_file import MEMORY
 
-__all__ = ["UsageError", "checked_url", "cron_from", "instant_from", "jobs_from", "key_from", "storage_from"]
+__all__ = [
+    "UsageError",
+    "checked_url",
+    "cron_from",
+    "instant_from",
+    "jobs_from",
+    "key_from",
+    "storage_from",
+    "storage_to_change",
+    "target_from",
+]
 
 _KINDS = get_args(Kind)
+_LONGEST_NUMBER = 20
+_STOP_THE_HOST = (
+    "This command changes the file: stop the process that hosts its jobs first (SIGTERM lets its runs end)."
+    " Looking needs no stop: ls, show, dead, doctor, and --dry-run"
+)
 
 
 class UsageError(Exception):
@@ -31,6 +47,15 @@ class UsageError(Exception):
 
 
 # -- instances -------------------------------------------------------------------------------------
+
+
+def target_from(text: str) -> Key | int:
+    """An instance, or a dead letter by its number."""
+    if not (text.isascii() and text.isdigit()):
+        return key_from(text)
+    if not 1 <= int(text[:_LONGEST_NUMBER]) < 1 << 63 or len(text) >= _LONGEST_NUMBER:
+        raise UsageError(f"{text} is no number of a dead letter: `durable-effect dead` shows them")
+    return int(text)
 
 
 def key_from(instance_id: str) -> Key:
@@ -54,9 +79,19 @@ def key_from(instance_id: str) -> Key:
 
 def storage_from(url: str, *, read_only: bool = False) -> Effect[Storage, StorageError, Need[Scope]]:
     """The storage at a URL that other processes can have as well."""
-    if checked_url(url).startswith("memory:"):
-        raise UsageError("memory:// is seen only by the process that has it: name the storage of the host")
+    if checked_url(url).startswith(("memory:", f"sqlite:///{MEMORY}")):
+        raise UsageError(f"{url} is seen only by the process that has it: name the storage of the host")
     return open_storage(url, read_only=read_only)
+
+
+def storage_to_change(url: str) -> Effect[Storage, StorageError, Need[Scope]]:
+    """The same, with the file for this process alone. Where a host has it, the error says what to do."""
+
+    def explained(error: StorageError) -> StorageError:
+        held = "is open already" in str(error)
+        return StorageError(error.operation, f"{error.cause}. {_STOP_THE_HOST}") if held else error
+
+    return storage_from(url).map_error(explained)
 
 
 def checked_url(url: str) -> str:

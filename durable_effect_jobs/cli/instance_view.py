@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -11,10 +12,14 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
+from durable_effect_jobs.cli.selection import condition, status
 from durable_effect_jobs.instance import DeadLetter, Instance
 
 __all__ = [
-    "STATUS_STYLES",
+    "STYLES",
+    "countdown",
+    "found_table",
+    "found_to_json",
     "instance_page",
     "instance_table",
     "last_error",
@@ -25,21 +30,11 @@ __all__ = [
     "printed",
     "runs",
     "state_line",
-    "status",
     "to_json",
 ]
 
 _LONGEST_STATE = 200
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-
-
-def status(instance: Instance) -> str:
-    """The word that the client's ``status`` has for it."""
-    if instance.stopped:
-        return "stopped"
-    if instance.key.kind == "task":
-        return "idle" if instance.alarm is None else "active"
-    return "running" if instance.key.kind == "continuous" else "debouncing"
 
 
 def next_alarm(instance: Instance, now: datetime) -> str:
@@ -85,53 +80,71 @@ def last_error(instance: Instance) -> str:
     return "" if error is None else f"{error.type}: {error.message}"
 
 
-def instance_table(instances: tuple[Instance, ...], now: datetime) -> Table:
-    """One line for each instance."""
+def instance_table(instances: Sequence[Instance], now: datetime, *, wide: bool = True) -> Table:
+    """One line for each instance. Where there is little room it is told in fewer words."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("INSTANCE", overflow="fold")
-    table.add_column("STATUS", no_wrap=True, min_width=10)
-    table.add_column("NEXT ALARM", no_wrap=True, min_width=18)
-    table.add_column("COUNTS", no_wrap=True, min_width=15)
-    table.add_column("LAST ERROR", no_wrap=True)
+    table.add_column("STATE", no_wrap=True, min_width=10)
+    table.add_column("NEXT ALARM", no_wrap=True, min_width=18 if wide else 10)
+    if wide:
+        table.add_column("COUNTS", no_wrap=True, min_width=15)
+    table.add_column("LAST ERROR", no_wrap=True, max_width=None if wide else 20)
     for instance in instances:
+        state, alarm = condition(instance, now), next_alarm(instance, now)
         table.add_row(
             printed(instance.key.instance_id),
-            printed(status(instance), STATUS_STYLES[status(instance)]),
-            next_alarm(instance, now),
-            runs(instance),
+            printed(state, STYLES.get(state, "")),
+            alarm if wide else alarm.split(" (")[0],
+            *([runs(instance)] if wide else []),
             printed(last_error(instance), "red"),
         )
     return table
 
 
-def letter_table(letters: tuple[DeadLetter, ...]) -> Table:
-    """One line for each dead letter."""
+def letter_table(letters: Sequence[DeadLetter], *, wide: bool = True) -> Table:
+    """One line for each dead letter. Where there is little room it is told in fewer words."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("NUMBER", justify="right", no_wrap=True)
     table.add_column("INSTANCE", overflow="fold")
     table.add_column("SINCE", no_wrap=True)
     table.add_column("REASON", no_wrap=True)
-    table.add_column("COUNTS", no_wrap=True)
-    table.add_column("LAST ERROR", no_wrap=True)
+    if wide:
+        table.add_column("COUNTS", no_wrap=True)
+    table.add_column("LAST ERROR", no_wrap=True, max_width=None if wide else 18)
     for letter in letters:
         table.add_row(
             str(letter.number),
             printed(letter.instance.key.instance_id),
-            _utc(letter.at),
+            _utc(letter.at) if wide else f"{letter.at:%Y-%m-%d}",
             letter.reason,
-            runs(letter.instance),
+            *([runs(letter.instance)] if wide else []),
             printed(last_error(letter.instance), "red"),
         )
     return table
 
 
-STATUS_STYLES = {
+def found_table(found: Sequence[Instance | DeadLetter], now: datetime, *, wide: bool = True) -> Table:
+    """What a look found: instances or dead letters."""
+    letters = [one for one in found if isinstance(one, DeadLetter)]
+    if letters:
+        return letter_table(letters, wide=wide)
+    return instance_table([one for one in found if isinstance(one, Instance)], now, wide=wide)
+
+
+STYLES = {
     "running": "green",
     "debouncing": "green",
     "active": "green",
+    "executing": "bold green",
     "idle": "dim",
+    "due": "yellow",
+    "retrying": "yellow",
+    "suspect": "yellow",
+    "parked": "red",
     "stopped": "red",
+    "quarantined": "bold red",
 }
+"""How the words for what an instance is in are printed."""
 
 
 def printed(text: str, style: str = "") -> Text:
@@ -149,8 +162,16 @@ def instance_page(instance: Instance, now: datetime) -> str:
         f"  counts      {runs(instance)}",
         f"  created     {_utc(instance.created_at)}",
     ]
+    if instance.lease is not None:
+        lines.append(f"  executing   until {_utc(instance.lease.until)} at the latest, or its worker died")
     if instance.failed_attempts:
         lines.append(f"  retrying    {_counted(instance.failed_attempts, 'attempt')} failed")
+    if instance.parked:
+        lines.append(f"  parked      its state was not read {_counted(instance.undecodable_count, 'time')}")
+    if instance.crashes:
+        lines.append(f"  crashes     {_counted(instance.crashes, 'run')} in a row took the process down")
+    if instance.quarantined:
+        lines.append("  quarantined until it is resumed")
     if error is not None:
         lines.append(f"  last error  {printable(last_error(instance))}")
         lines += [f"    {printable(line)}" for line in (error.stack or "").splitlines()]
@@ -197,14 +218,24 @@ def letter_to_json(letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "at": letter.at.isoformat(),
         "expires_at": letter.expires_at.isoformat(),
-        **to_json(letter.instance),
+        **_plain(letter.instance),
+        "condition": "dead",
         "state": None if state is None else json.loads(state),
     }
 
 
-def to_json(instance: Instance) -> dict[str, Any]:
-    """Everything but the state, as JSON takes it."""
-    alarm, error = instance.alarm, instance.last_error
+def found_to_json(found: Instance | DeadLetter, now: datetime) -> dict[str, Any]:
+    """What a look found. Dead letters are shown whole, with the state that they saved."""
+    return letter_to_json(found) if isinstance(found, DeadLetter) else to_json(found, now)
+
+
+def to_json(instance: Instance, now: datetime) -> dict[str, Any]:
+    """Everything but the encoded state, as JSON takes it; ``condition`` is the word of the STATE column."""
+    return {**_plain(instance), "condition": condition(instance, now)}
+
+
+def _plain(instance: Instance) -> dict[str, Any]:
+    alarm, lease, error = instance.alarm, instance.lease, instance.last_error
     return {
         "instance_id": instance.key.instance_id,
         "kind": instance.key.kind,
@@ -218,5 +249,9 @@ def to_json(instance: Instance) -> dict[str, Any]:
         "event_count": instance.event_count,
         "execute_count": instance.execute_count,
         "failed_attempts": instance.failed_attempts,
+        "crashes": instance.crashes,
+        "quarantined": instance.quarantined,
+        "parked": instance.parked,
+        "leased_until": None if lease is None else lease.until.isoformat(),
         "last_error": None if error is None else attrs.asdict(error),
     }

@@ -18,15 +18,15 @@ from rich.text import Text
 
 from durable_effect_jobs.cli.arguments import UsageError
 from durable_effect_jobs.cli.instance_view import (
-    STATUS_STYLES,
+    STYLES,
     last_error,
     next_alarm,
     printable,
     printed,
     runs,
     state_line,
-    status,
 )
+from durable_effect_jobs.cli.selection import status
 from durable_effect_jobs.demo.play import Outcome, Scene, play
 
 __all__ = ["perform"]
@@ -127,7 +127,7 @@ def _table(scene: Scene, *, wide: bool) -> Table:
         now = status(instance)
         table.add_row(
             printed(f"{instance.key.job}:{instance.key.id}"),
-            *([printed(now, STATUS_STYLES[now])] if wide else []),
+            *([printed(now, STYLES[now])] if wide else []),
             printed(state_line(instance), "dim"),
             next_alarm(instance, scene.now) if wide else next_alarm(instance, scene.now).split(" (")[0],
             runs(instance),
