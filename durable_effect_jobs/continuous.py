@@ -272,7 +272,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
             return ContinuousStatus("not_found")
         alarm = before.alarm
         return ContinuousStatus(
-            "stopped" if before.stopped else "running",
+            "stopped" if before.halted else "running",
             before.run_count,
             None if alarm is None else alarm.at,
             before.last_error,
@@ -422,6 +422,8 @@ class Start(Command[StartResult]):
 @attrs.frozen
 class Trigger(Command[TriggerResult]):
     """Run now. The anchor of the schedule moves to this moment; a retry that waits is superseded."""
+
+    runs: ClassVar[bool] = True
 
     def decide(
         self, job: ContinuousJob[Any, Any, Any], before: Instance | None, turn: Turn

@@ -212,7 +212,7 @@ class DebounceJob(Job[E_co, R_co], Generic[I_co, S_co, E_co, R_co]):
         if before is None:
             return DebounceStatus("not_found")
         return DebounceStatus(
-            "stopped" if before.stopped else "debouncing",
+            "stopped" if before.halted else "debouncing",
             before.event_count,
             before.created_at,
             None if before.alarm is None else before.alarm.at,
@@ -401,6 +401,8 @@ def _written(draft: Draft[Any], finished: Finished) -> Finished | Failed:
 class Flush(Command[FlushResult]):
     """Process the batch now; a retry that waits is superseded."""
 
+    runs: ClassVar[bool] = True
+
     def decide(
         self, job: DebounceJob[Any, Any, Any, Any], before: Instance | None, turn: Turn
     ) -> Effect[Step, StepError, Any]:
@@ -423,6 +425,8 @@ class Flush(Command[FlushResult]):
 @attrs.frozen
 class Clear(Command[ClearResult]):
     """Throw the batch away without processing it."""
+
+    preempts: ClassVar[bool] = True
 
     def decide(
         self, job: DebounceJob[Any, Any, Any, Any], before: Instance | None, turn: Turn

@@ -1,9 +1,10 @@
-"""One process's host: the order of each instance's steps, the alarm loop, and draining.
+"""One process's host: the order of each instance's steps, the alarm loop, leases, and draining.
 
 A step has its instance to itself: calls and alarms of one instance queue up in the order in which they
 arrive, those of different instances run concurrently. The alarm loop asks the storage what is due, runs
 that, and sleeps until the next alarm, a wake-up, or the end of the poll interval. Storage is the truth:
-a lost wake-up costs at most that interval.
+a lost wake-up costs at most that interval. While a run is in progress its lease is renewed; one that could
+not be renewed in time, or is another's by now, is called off before that other begins.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from typing import Any, cast
 import attrs
 from typing_extensions import Never, TypeVar
 
-from durable_effect import Cause, Clock, Deferred, Do, Effect, Env, Exit, Fiber, Need, Scope, Semaphore
+from durable_effect import Cause, Clock, Deferred, Do, Effect, Env, Exit, Failure, Fiber, Need, Random, Scope
+from durable_effect_jobs.admission import Admission
 from durable_effect_jobs.attempt import Inside, inside
-from durable_effect_jobs.errors import InvalidStateError, StorageError
-from durable_effect_jobs.instance import Instance, Key
+from durable_effect_jobs.errors import InstanceBusy, InvalidStateError, Overloaded, StorageError
+from durable_effect_jobs.instance import Due, Instance, Key
 from durable_effect_jobs.interpreter import Alarms, CallError, dispatch, fire_if_due, inspect
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, StepError
 from durable_effect_jobs.storage import Storage
+from durable_effect_jobs.turnstile import Place, Turnstile
+from durable_effect_jobs.worker import WORKER
 
 __all__ = ["Engine"]
 
@@ -39,14 +43,18 @@ _REST_AFTER_FAILURE = timedelta(seconds=1)
 class Engine:
     """Runs steps in order and alarms in time. Made by :meth:`open`, ended by its scope."""
 
-    def __init__(self, registry: Registry, storage: Storage, env: Env, *, polls: bool) -> None:
+    def __init__(self, registry: Registry, storage: Storage, env: Env, *, owner: str, polls: bool) -> None:
         self.registry = registry
         self.storage = storage
+        self.owner = owner
+        """The name on this engine's leases."""
         # An engine that a handler opens is no part of that handler.
-        self._env = env.add(Storage, storage).add(Alarms, self).add(Inside, Inside())
+        self._env = env.add(Storage, storage).add(Alarms, self).add(WORKER, self).add(Inside, Inside())
         self._polls = polls
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._order: dict[Key, _Turnstile] = {}
+        self._order: dict[Key, Turnstile] = {}
+        self._admission = Admission()
+        self._held: dict[Key, _Held] = {}
         self._calls = 0
         self._running: dict[Key, Fiber[Any, Any]] = {}
         self._behind_calls: set[Key] = set()
@@ -62,8 +70,12 @@ class Engine:
     ) -> Do[Engine, StorageError, Need[Scope]]:
         """Start the alarm loop in the current scope, whose end drains it."""
         env = yield from Effect.env()
-        engine = Engine(registry, storage, env, polls=polls)
+        owner = yield from Random.uuid7()
+        engine = Engine(registry, storage, env, owner=owner.hex, polls=polls)
         engine._loop = yield from Effect.with_fiber(lambda fiber: Effect.succeed(fiber.runtime.loop))
+        if polls:
+            heart = yield from engine._renew_leases().provide_env(engine._env).fork_scoped()
+            yield from Effect.add_finalizer(lambda _: heart.interrupt())
         if alarms:
             yield from engine._report_strangers()
             loop = yield from engine._run_alarms().fork_scoped()
@@ -82,8 +94,9 @@ class Engine:
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
         commanded = dispatch(self.registry, key, operation, command)
-        if key.problem() is None:  # or it may not even have a place in an order; it is refused below
-            commanded = self._in_order(key, operation, commanded)
+        # What ends an instance waits for nobody. And a key that is none has no place in an order.
+        if not command.preempts and key.problem() is None:
+            commanded = self._in_order(key, operation, commanded, self.registry.limits.call_timeout)
         return self._at_home(operation, self._hosted(operation, commanded))
 
     def read(
@@ -111,18 +124,23 @@ class Engine:
 
         return Effect.with_fiber(run)
 
-    def _hosted(self, operation: str, effect: Effect[A, E, Any]) -> Effect[A, E | InvalidStateError]:
+    def _hosted(
+        self, operation: str, effect: Effect[A, E, Any]
+    ) -> Effect[A, E | InvalidStateError | Overloaded]:
         """Run with the engine's services in place of the caller's, and be waited for when closing."""
         return self._host(operation, effect)  # apart, because mypy loses the A and E of a generic do-block
 
     @Effect.gen
     def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
         around = yield from inside()
+        limit = self.registry.limits.max_calls
 
         def begin() -> Effect[Any, Any]:
             """Counting it and seeing to its end is one step: between two the caller could be called off."""
             if self._closed and not around.keys:  # handlers that are being waited for may still call others
                 return Effect.fail(_closed(operation))
+            if self._calls >= limit:
+                return Effect.fail(Overloaded("the queue of this connection", limit))
             self._calls += 1
             hosted = effect.provide_env(self._env.add(Inside, around))
             return hosted.ensuring(Effect.suspend(self._call_ended))
@@ -134,15 +152,16 @@ class Engine:
         return self._signal_idle()
 
     def _in_order(
-        self, key: Key, operation: str, effect: Effect[A, E, R]
-    ) -> Effect[A, E | InvalidStateError, R]:
+        self, key: Key, operation: str, effect: Effect[A, E, R], patience: timedelta | None
+    ) -> Effect[A, E | InvalidStateError | InstanceBusy | Overloaded, R]:
         """One step at a time per instance, first come first served."""
-        return self._queue(
-            key, operation, effect
-        )  # apart, because mypy loses the A and E of a generic do-block
+        # Apart, because mypy loses the A and E of a generic do-block.
+        return self._queue(key, operation, effect, patience)
 
     @Effect.gen
-    def _queue(self, key: Key, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
+    def _queue(
+        self, key: Key, operation: str, effect: Effect[Any, Any, Any], patience: timedelta | None
+    ) -> Do[Any, Any, Any]:
         callers = (yield from inside()).keys
         if key in callers:
             return (yield from effect)  # refused by the interpreter; waiting for itself would never end
@@ -153,26 +172,32 @@ class Engine:
                 operation,
             )
             return (yield from Effect.fail(circle))
-        return (yield from Effect.suspend(lambda: self._enter(key, callers, effect)))
+        return (yield from Effect.suspend(lambda: self._enter(key, callers, effect, patience)))
 
     def _enter(
-        self, key: Key, callers: frozenset[Key], effect: Effect[Any, Any, Any]
+        self,
+        key: Key,
+        callers: frozenset[Key],
+        effect: Effect[Any, Any, Any],
+        patience: timedelta | None,
     ) -> Effect[Any, Any, Any]:
         """Joining the queue and seeing to leaving it is one step: between two it could be called off."""
-        turnstile = self._order.get(key) or self._order.setdefault(key, _Turnstile())
-        turnstile.users += 1
+        turnstile = self._order.get(key) or self._order.setdefault(key, Turnstile(key))
         waiting = [self._order[caller] for caller in callers if caller in self._order]
         for caller in waiting:
             caller.waits_for.append(key)
-        in_turn = turnstile.semaphore.with_permit(effect)
-        return in_turn.ensuring(Effect.sync(lambda: self._leave(key, turnstile, waiting)))
+        place = Place()
+        in_turn = turnstile.enter(place, self.registry.limits.max_waiting, patience).and_then(effect)
+        return in_turn.ensuring(Effect.suspend(lambda: self._leave(turnstile, place, waiting)))
 
-    def _leave(self, key: Key, turnstile: _Turnstile, waiting: list[_Turnstile]) -> None:
+    def _leave(self, turnstile: Turnstile, place: Place, waiting: list[Turnstile]) -> Effect[None]:
         for caller in waiting:
-            caller.waits_for.remove(key)
-        turnstile.users -= 1
-        if turnstile.users == 0:
-            del self._order[key]
+            caller.waits_for.remove(turnstile.key)
+        return turnstile.leave(place).and_then(Effect.sync(lambda: self._forget(turnstile)))
+
+    def _forget(self, turnstile: Turnstile) -> None:
+        if turnstile.empty and self._order.get(turnstile.key) is turnstile:
+            del self._order[turnstile.key]
 
     def _waited_for_by(self, key: Key) -> set[Key]:
         """Every instance that the running handler of this one waits for, at first or second hand."""
@@ -184,6 +209,83 @@ class Engine:
             found |= further
             looking.extend(further)
         return found
+
+    # -- runs
+
+    def admit(self, suspect: bool, run: Effect[A, E, R]) -> Effect[A, E, R]:
+        """The ``Worker`` port: a suspect runs alone. A handler's own calls are a part of its run."""
+
+        def begin(around: Inside) -> Effect[A, E, R]:
+            if around.keys:
+                return run
+            return self._admission.alone(run) if suspect else self._admission.together(run)
+
+        return inside().flat_map(begin)
+
+    def supervise(self, held: Instance, run: Effect[A, E, R]) -> Effect[A | None, E, R]:
+        """The ``Worker`` port: the run has a fiber of its own, which can be called off."""
+        return self._supervise(held, run)  # apart, because mypy loses the A and E of a generic do-block
+
+    @Effect.gen
+    def _supervise(self, held: Instance, run: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
+        began = yield from Clock.now()
+        fiber = yield from run.fork()
+        entry = _Held(held.fence, fiber, began)
+        self._held[held.key] = entry
+        ended = fiber.await_().on_interrupt(fiber.interrupt)
+        exit = yield from ended.ensuring(Effect.sync(lambda: self._let_go(held.key, entry)))
+        if entry.lost and isinstance(exit, Failure):
+            return None
+        return (yield from Effect.from_exit(exit))
+
+    def _let_go(self, key: Key, entry: _Held) -> None:
+        if self._held.get(key) is entry:
+            del self._held[key]
+
+    @Effect.gen
+    def preempt(self, key: Key) -> Do[None]:
+        """The ``Worker`` port: nobody waits for the run of an instance that is gone."""
+        yield from self._call_off(key)
+        turnstile = self._order.get(key)
+        if turnstile is not None:
+            yield from turnstile.put_out()
+            self._forget(turnstile)
+
+    @Effect.gen
+    def _call_off(self, key: Key) -> Do[None]:
+        entry = self._held.get(key)
+        if entry is not None and not entry.lost:
+            entry.lost = True
+            yield from entry.fiber.interrupt_fork()
+
+    @Effect.gen
+    def _renew_leases(self) -> Do[Never, Never]:
+        """Renew the leases of runs that take long. Short ones cost nothing."""
+        while True:
+            yield from Effect.sleep(self.registry.limits.lease / 10)
+            if self._held:
+                yield from self._renew().catch_cause(_rest)
+
+    @Effect.gen
+    def _renew(self) -> Do[None]:
+        """Leases are renewed at a third of their time. A run that has lost its own ends before it is over."""
+        lease = self.registry.limits.lease
+        began = yield from Clock.now()
+        old = {key: entry for key, entry in self._held.items() if began - entry.renewed_at >= lease / 3}
+        if not old:
+            return
+        asked = [(key, entry.fence) for key, entry in old.items()]
+        renewal = self.storage.renew(self.owner, asked, began + lease).timeout_option(lease / 10)
+        answer = yield from renewal.map(lambda held: held.value_or(None)).catch_all(_unanswered)
+        now = yield from Clock.now()
+        for key, entry in old.items():
+            if answer is not None and key in answer:
+                entry.renewed_at = began
+            elif (answer is not None or now - entry.renewed_at >= lease * 0.7) and (
+                self._held.get(key) is entry
+            ):
+                _logger.error("the lease of %s is lost: its run is called off", key.instance_id)
+                yield from self._call_off(key)
 
     # -- alarms
 
@@ -215,9 +317,9 @@ class Engine:
         now = yield from Clock.now()
         jobs = self.registry.jobs.keys()
         due = yield from self.storage.due(now, room + len(self._running), jobs)
-        starting = [key for key in due if key not in self._running][:room]
-        for key in starting:
-            yield from self._start(key)
+        starting = [found for found in due if found.key not in self._running][:room]
+        for found in starting:
+            yield from self._start(found)
         if len(starting) < room:
             # All that is due by now runs, and what comes of it wakes the loop.
             following = yield from self.storage.next_due(jobs, after=now)
@@ -234,17 +336,18 @@ class Engine:
             yield from wake_up.await_().timeout_option(until - now)
 
     @Effect.gen
-    def _start(self, key: Key) -> Do[None, Never, Any]:
+    def _start(self, due: Due) -> Do[None, Never, Any]:
+        key = due.key
         if key in self._order:
-            self._behind_calls.add(
-                key
-            )  # its turn comes when they are done; until then it is no work in progress
+            # Its turn comes when they are done; until then it is no work in progress.
+            self._behind_calls.add(key)
 
         def fire() -> Effect[Any, Any, Any]:
             self._behind_calls.discard(key)
-            return fire_if_due(self.registry, key)
+            return self.admit(due.suspect, fire_if_due(self.registry, key, alone=due.suspect))
 
-        run = self._in_order(key, "fire", Effect.suspend(fire)).as_void().catch_all(_rest).catch_cause(_rest)
+        in_turn = self._in_order(key, "fire", Effect.suspend(fire), None)
+        run = in_turn.as_void().catch_all(_rest).catch_cause(_rest)
         over = Effect.suspend(lambda: self._run_ended(key))
         self._running[key] = yield from run.ensuring(over).fork_detach()
 
@@ -282,6 +385,7 @@ class Engine:
             idle = self._idle.await_().interruptible()  # or the limit would not be one: this is a finalizer
             yield from idle.timeout_option(self.registry.limits.drain_timeout)
         yield from self._interrupt(self.running)
+        yield from self.storage.release(self.owner).ignore()  # what could not be interrupted is fenced off
 
     @Effect.gen
     def _interrupt(self, runs: tuple[Fiber[Any, Any], ...]) -> Do[None]:
@@ -305,13 +409,18 @@ def _closed(operation: str) -> InvalidStateError:
 
 
 @attrs.define(eq=False)
-class _Turnstile:
-    """The queue in front of one instance, there only while somebody stands in it."""
+class _Held:
+    """A run in progress, and the lease that it needs."""
 
-    semaphore: Semaphore = attrs.field(factory=lambda: Semaphore(1))
-    users: int = 0
-    waits_for: list[Key] = attrs.field(factory=list[Key])
-    """The instances that the handler which is running here has called and not heard from."""
+    fence: int
+    fiber: Fiber[Any, Any]
+    renewed_at: datetime
+    lost: bool = False
+
+
+def _unanswered(error: StorageError) -> Effect[None]:
+    _logger.warning("leases could not be renewed: %s", error)
+    return Effect.succeed(None)
 
 
 def _rest(error: object) -> Effect[None]:

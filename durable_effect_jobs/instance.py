@@ -160,6 +160,11 @@ class Instance:
         return None if self.alarm is None else self.alarm.at
 
     @property
+    def halted(self) -> bool:
+        """Whether it waits for somebody: its retries were exhausted, or it is quarantined."""
+        return self.stopped or self.quarantined
+
+    @property
     def parked(self) -> bool:
         """Whether its alarm found a record that it cannot run with, and looks again later."""
         return self.undecodable_count > 0
@@ -169,8 +174,8 @@ class Instance:
         return self.alarm is not None and self.alarm.at <= now
 
     def evolve(self, **changes: Any) -> Self:
-        """The record after a step: the changes, and one revision more."""
-        return attrs.evolve(self, revision=self.revision + 1, **changes)
+        """The record after a step: the changes, one revision more, and nobody's."""
+        return attrs.evolve(self, revision=self.revision + 1, lease=None, **changes)
 
     def to_bytes(self) -> bytes:
         """All of the record except what storages keep in columns of their own: key, revision, state, lease,

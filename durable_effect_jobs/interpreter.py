@@ -4,19 +4,23 @@ This is what other services embed. Provide a ``Storage`` and an ``Alarms`` (and,
 a ``Random``), keep the steps of one instance in order, and call :func:`fire_if_due` for every instance
 whose alarm has come. Handlers see the services of the fiber that they are run in.
 
-    dispatch(registry, key, command)         fire_if_due(registry, key)
-        load                                     load
-        decide -> Step                           fire -> Step
-        commit                                   commit
-        fire, if the alarm just written is due
+    dispatch(registry, key, command)              fire_if_due(registry, key)
+        load                                          claim: lease and fence
+        decide -> Step                                fire -> Step
+        commit, with a lease if its alarm is due      commit: gives the lease back
+        fire -> Step, commit
         answer
+
+A run holds a lease from before its handler begins until its outcome is committed. A lease that ends in any
+other way is the trace of a crash: the next claim counts it, and a run that keeps taking its process down is
+put off, then quarantined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, Protocol, TypeAlias, cast
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import attrs
 from typing_extensions import Never, TypeVar
@@ -25,25 +29,40 @@ from durable_effect import Cause, Clock, Do, Effect, Need, Random, Restore
 from durable_effect_jobs.attempt import inside, job_logger
 from durable_effect_jobs.errors import (
     DuplicateEventError,
+    InstanceBusy,
     InvalidStateError,
     JobNotFoundError,
+    Overloaded,
     SchedulerError,
     StorageError,
     described,
 )
-from durable_effect_jobs.instance import Alarm, Commit, Instance, Key, text_problem
+from durable_effect_jobs.events import Failure, JobFailed
+from durable_effect_jobs.instance import Alarm, Claim, Commit, Instance, Key, Lease, text_problem
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn, park
 from durable_effect_jobs.storage import Conflict, Storage
+from durable_effect_jobs.worker import WORKER, Worker
 
 __all__ = ["Alarms", "CallError", "dispatch", "fire_if_due", "inspect"]
 
 A = TypeVar("A")
 
-CallError: TypeAlias = StepError | JobNotFoundError | DuplicateEventError | StorageError
+CallError: TypeAlias = (
+    StepError | JobNotFoundError | DuplicateEventError | StorageError | InstanceBusy | Overloaded
+)
 
 _MOST_CONFLICTS = 8
 """Hosts keep steps in order, so a conflict means that somebody else writes here: try again a few times."""
+
+_SOON, _LATER = timedelta(milliseconds=5), timedelta(milliseconds=200)
+"""How often a call looks whether another process is done with its instance."""
+
+_CALL_RESENDS = tuple(timedelta(milliseconds=ms) for ms in (10, 50, 250, 1_000))
+_RUN_RESENDS = (*_CALL_RESENDS, *(timedelta(seconds=seconds) for seconds in (2, 4, 8)))
+"""When a commit whose fate is unknown is sent again. What a handler did outside is worth more patience."""
+
+_LONGEST_DELAY = timedelta(seconds=60)
 
 
 class Alarms(Protocol):
@@ -58,52 +77,115 @@ class Alarms(Protocol):
 def dispatch(
     registry: Registry, key: Key, operation: str, command: Command[A]
 ) -> Do[A, CallError, Need[Storage] | Need[Alarms]]:
-    """Run a command against its instance, and the alarm that it set to now; answer when all is durable."""
+    """Run a command against its instance, and the alarm that it set to now; answer when all is durable.
+
+    An instance that another process runs is waited for, up to the limit ``call_timeout``.
+    """
     job = yield from _job(registry, key)
     yield from _refuse_bad_calls(key, operation, command)
-    for _ in range(_MOST_CONFLICTS):
-        answered = yield from _dispatch(registry, job, key, command)
-        if answered is not None:
+    worker = yield from Effect.service(WORKER)
+    conflicts, wait, began = 0, _SOON, None
+    while command.preempts or conflicts < _MOST_CONFLICTS:
+        now = yield from Clock.now()
+        answered = yield from _dispatch(registry, job, key, operation, command, worker, now)
+        if isinstance(answered, tuple):
             return answered[0]
+        if answered == "conflict":
+            conflicts += 1
+            continue
+        began = began or now
+        if now - began >= registry.limits.call_timeout:
+            yield from Effect.fail(InstanceBusy(key.instance_id, now - began))
+        part = yield from Random.uniform(0.5, 1.0)
+        yield from Effect.sleep(wait * part)
+        wait = min(wait * 2, _LATER)
     return (yield from Effect.fail(StorageError(operation, Conflict(key))))
 
 
 @Effect.gen
 def _dispatch(
-    registry: Registry, job: Job[Any, Any], key: Key, command: Command[A]
-) -> Do[tuple[A] | None, CallError, Any]:
+    registry: Registry,
+    job: Job[Any, Any],
+    key: Key,
+    operation: str,
+    command: Command[A],
+    worker: Worker,
+    now: datetime,
+) -> Do[tuple[A] | Literal["busy", "conflict"], CallError, Any]:
     storage = yield from Effect.service(Storage)
-    now = yield from Clock.now()
     turn = Turn(key=key, now=now, limits=registry.limits, include_state=registry.include_state)
     before = yield from storage.load(key)
+    if before is not None and before.lease is not None and not command.preempts:
+        if before.lease.owner != worker.owner and before.lease.until > now:
+            return "busy"
+        before = _left(before, worker)
     if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
         return (yield from Effect.fail(DuplicateEventError(command.event_id)))
     step: Step = yield from command.decide(job, before, turn)
+    after = step.after
     decided_at = yield from Clock.now()  # a handler that schedules "now" means a moment after this call began
-    if step.after is before or step.after is None or not step.after.is_due(decided_at):
-        written = (
-            yield from _commit(registry, key, step, now).tap(lambda _: _wake(key, step)).uninterruptible()
-        )
-        return (command.answer(turn, step, None),) if written else None
-    return (
-        yield from Effect.uninterruptible_mask(
-            lambda restore: _commit_and_fire(restore, registry, job, command, turn, step)
-        )
+    if after is before or after is None or after.quarantined or not after.is_due(decided_at):
+        if after is not None and after.quarantined and command.runs:
+            yield from Effect.fail(_in_quarantine(after, operation))
+        written = yield from _written(registry, command, step, turn, worker).uninterruptible()
+        return (command.answer(turn, step, None),) if written else "conflict"
+    own = Effect.uninterruptible_mask(
+        lambda restore: _commit_and_fire(restore, registry, job, command, turn, step, worker)
+    )
+    return (yield from worker.admit(after.crashes > 0, own))
+
+
+def _left(before: Instance, worker: Worker) -> Instance:
+    """The record whose lease is over. A step that follows keeps its revision and fence to compare with."""
+    lease = cast("Lease", before.lease)
+    died = lease.owner != worker.owner
+    return attrs.evolve(before, lease=None, crashes=before.crashes + died)
+
+
+def _in_quarantine(instance: Instance, operation: str) -> InvalidStateError:
+    return InvalidStateError(
+        "an instance that is not quarantined",
+        f"{instance.key.instance_id} took its process down {instance.crashes} times in a row: resume it",
+        operation,
     )
 
 
 @Effect.gen
+def _written(
+    registry: Registry, command: Command[Any], step: Step, turn: Turn, worker: Worker
+) -> Do[bool, StorageError | DuplicateEventError, Any]:
+    fence = yield from _commit(registry, turn.key, step, turn.now, _CALL_RESENDS)
+    if fence is None:
+        return False
+    if command.preempts and step.before is not None:
+        yield from worker.preempt(turn.key)
+    yield from _wake(turn.key, step)
+    return True
+
+
+@Effect.gen
 def _commit_and_fire(
-    restore: Restore, registry: Registry, job: Job[Any, Any], command: Command[A], turn: Turn, step: Step
-) -> Do[tuple[A] | None, CallError, Any]:
+    restore: Restore,
+    registry: Registry,
+    job: Job[Any, Any],
+    command: Command[A],
+    turn: Turn,
+    step: Step,
+    worker: Worker,
+) -> Do[tuple[A] | Literal["conflict"], CallError, Any]:
     """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
-    if not (yield from _commit(registry, turn.key, step, turn.now)):
-        return None
-    due = cast("Instance", step.after)
+    committed_at = yield from Clock.now()
+    lease = Lease(worker.owner, committed_at + registry.limits.lease)
+    leased = attrs.evolve(cast("Instance", step.after), lease=lease)
+    fence = yield from _commit(registry, turn.key, attrs.evolve(step, after=leased), turn.now, _CALL_RESENDS)
+    if fence is None:
+        return "conflict"
+    due = attrs.evolve(leased, fence=fence)
     # What was set to the call's own time is not late, however long the commit took.
     began = max(turn.now, cast("Alarm", due.alarm).at)
-    run = _fire(registry, job, due, began, own=True)
-    fired = yield from restore(run).on_error(lambda _: _wake(turn.key, step))
+    fired = yield from _fire(restore, registry, job, due, began, worker, own=True)
+    if fired is None:
+        fired = yield from _ended_meanwhile(due)
     if fired is None:
         return (command.answer(turn, step, None),)
     error = cast("Fired", fired.fired).error
@@ -113,18 +195,82 @@ def _commit_and_fire(
 
 
 @Effect.gen
-def fire_if_due(
-    registry: Registry, key: Key
-) -> Do[Fired | None, StorageError | JobNotFoundError, Need[Storage] | Need[Alarms]]:
-    """Run the alarm of an instance if its time has come; ``None`` if not, or if it was changed meanwhile."""
-    job = yield from _job(registry, key)
+def _ended_meanwhile(due: Instance) -> Do[Step | None, StorageError, Any]:
+    """What became of a run that was called off: somebody terminated the instance, or took it over."""
     storage = yield from Effect.service(Storage)
-    before = yield from storage.load(key)
-    now = yield from Clock.now()
-    if before is None or not before.is_due(now):
+    stored = yield from storage.load(due.key)
+    if stored is not None and stored.incarnation == due.incarnation:
         return None
-    step = yield from _fire(registry, job, before, now, own=False)
+    return Step(before=due, after=None, fired=Fired(result="terminated"))
+
+
+@Effect.gen
+def fire_if_due(
+    registry: Registry, key: Key, *, alone: bool = True
+) -> Do[Fired | None, StorageError | JobNotFoundError, Need[Storage] | Need[Alarms]]:
+    """Run the alarm of an instance if its time has come; ``None`` if not, or if it was changed meanwhile.
+
+    ``alone`` says that no other run is in progress in this process: only then a suspect is run.
+    """
+    job = yield from _job(registry, key)
+    worker = yield from Effect.service(WORKER)
+    return (
+        yield from Effect.uninterruptible_mask(
+            lambda restore: _claim_and_fire(restore, registry, job, key, worker, alone)
+        )
+    )
+
+
+@Effect.gen
+def _claim_and_fire(
+    restore: Restore, registry: Registry, job: Job[Any, Any], key: Key, worker: Worker, alone: bool
+) -> Do[Fired | None, StorageError, Any]:
+    storage = yield from Effect.service(Storage)
+    now = yield from Clock.now()
+    claimed = yield from storage.claim(Claim(key, worker.owner, now, now + registry.limits.lease))
+    if claimed is None:
+        return None
+    held = claimed.instance
+    if claimed.recovered:
+        step = yield from _after_crash(registry, held, now)
+        if step is not None:
+            fence = yield from _no_duplicate(_commit(registry, key, step, now, _RUN_RESENDS))
+            if fence is not None:
+                yield from _wake(key, step)
+                _report(job, held, cast("Fired", step.fired), step)
+            return step.fired
+    if not held.is_due(now) or (held.crashes and not alone):
+        yield from _give_back(held, worker)
+        return None
+    step = yield from _fire(restore, registry, job, held, now, worker, own=False)
     return None if step is None else step.fired
+
+
+@Effect.gen
+def _after_crash(registry: Registry, held: Instance, now: datetime) -> Do[Step | None]:
+    """The step for a run that died again: put off, ever longer, and in the end quarantined."""
+    if held.alarm is None:
+        return None
+    if held.crashes >= registry.limits.quarantine_after:
+        failure = Failure(
+            "Quarantined", f"its run ended {held.crashes} times in a row with the death of the process"
+        )
+        turn = Turn(key=held.key, now=now, limits=registry.limits)
+        fact = turn.fact(
+            JobFailed,
+            error=failure,
+            run_count=held.run_count,
+            attempt=held.failed_attempts + 1,
+            will_retry=False,
+        )
+        after = held.evolve(quarantined=True, last_error=failure)
+        return Step(before=held, after=after, events=(fact,), fired=Fired(result="quarantined"))
+    if held.crashes < 2:
+        return None
+    part = yield from Random.uniform(0.9, 1.1)
+    delay = min(timedelta(seconds=2 ** (held.crashes - 1) - 1), _LONGEST_DELAY) * part
+    after = held.evolve(alarm=Alarm(now + delay, held.alarm.reason))
+    return Step(before=held, after=after, fired=Fired(result="put off"))
 
 
 @Effect.gen
@@ -143,19 +289,41 @@ def inspect(
 
 @Effect.gen
 def _fire(
-    registry: Registry, job: Job[Any, Any], before: Instance, now: datetime, *, own: bool
+    restore: Restore,
+    registry: Registry,
+    job: Job[Any, Any],
+    held: Instance,
+    now: datetime,
+    worker: Worker,
+    *,
+    own: bool,
 ) -> Do[Step | None, StorageError, Any]:
-    """One run, committed. ``None`` when the record changed under it: then the run never happened."""
-    turn = Turn(
-        key=before.key, now=now, limits=registry.limits, include_state=registry.include_state, own=own
-    )
-    step: Step = yield from job.fire(before, turn).catch_cause(lambda cause: _undecided(before, turn, cause))
-    ended = yield from Clock.now()
-    commit = _no_duplicate(_commit(registry, before.key, step, ended))
-    if not (yield from commit.tap(lambda _: _wake(before.key, step)).uninterruptible()):
+    """One run, committed. ``None`` when its lease was lost, or the record is gone: then it never happened."""
+    turn = Turn(key=held.key, now=now, limits=registry.limits, include_state=registry.include_state, own=own)
+    run = job.fire(held, turn).catch_cause(lambda cause: _undecided(held, turn, cause))
+    ran = restore(worker.supervise(held, run))
+    step = yield from ran.on_error(lambda _: _give_back(held, worker))
+    if step is None:
         return None
-    _report(job, before, cast("Fired", step.fired), step)
+    if held.crashes and step.after is not None and cast("Fired", step.fired).result != "parked":
+        step = attrs.evolve(step, after=attrs.evolve(step.after, crashes=0))
+    ended = yield from Clock.now()
+    commit = _no_duplicate(_commit(registry, held.key, step, ended, _RUN_RESENDS))
+    if (yield from commit.on_error(lambda _: _give_back(held, worker))) is None:
+        return None
+    yield from _wake(held.key, step)
+    _report(job, held, cast("Fired", step.fired), step)
     return step
+
+
+@Effect.gen
+def _give_back(held: Instance, worker: Worker) -> Do[None, Never, Any]:
+    """A run that will not be committed leaves its alarm to the next one, as if it had not begun."""
+    storage = yield from Effect.service(Storage)
+    yield from storage.release(worker.owner, [held.key]).ignore()
+    alarms = yield from Effect.service(Alarms)
+    if held.alarm is not None:
+        yield from alarms.wake(held.key, held.alarm.at)
 
 
 def _undecided(before: Instance, turn: Turn, cause: Cause[Never]) -> Effect[Step]:
@@ -166,8 +334,8 @@ def _undecided(before: Instance, turn: Turn, cause: Cause[Never]) -> Effect[Step
 
 
 def _no_duplicate(
-    commit: Effect[bool, StorageError | DuplicateEventError, Any],
-) -> Effect[bool, StorageError, Any]:
+    commit: Effect[int | None, StorageError | DuplicateEventError, Any],
+) -> Effect[int | None, StorageError, Any]:
     """A run marks no event."""
     return commit.catch_all(
         lambda error: Effect.fail(error) if isinstance(error, StorageError) else Effect.die(error)
@@ -176,31 +344,62 @@ def _no_duplicate(
 
 @Effect.gen
 def _commit(
-    registry: Registry, key: Key, step: Step, at: datetime
-) -> Do[bool, StorageError | DuplicateEventError, Need[Storage]]:
-    """Write a step, if there is anything to write; ``False`` on a conflict. Run it uninterruptibly."""
+    registry: Registry, key: Key, step: Step, at: datetime, resends: tuple[timedelta, ...]
+) -> Do[int | None, StorageError | DuplicateEventError, Need[Storage]]:
+    """Write a step, if there is anything to write; ``None`` on a conflict. Run it uninterruptibly."""
     if not step.writes:
-        return True
+        return 0
     storage = yield from Effect.service(Storage)
     stamped: list[Any] = []
     for event in step.events if registry.telemetry else ():
         number = yield from Random.uuid7()
         stamped.append(attrs.evolve(event, event_id=str(number)))
+    token = yield from Random.uuid7()
     commit = Commit(
         key=key,
         before=step.before,
         after=step.after,
         at=at,
+        token=token.hex,
         events=tuple(stamped),
         mark=step.mark,
         dead_letter=step.dead_letter,
     )
-    written: Effect[bool, StorageError | DuplicateEventError] = (
-        storage.commit(commit)
-        .as_(True)
-        .catch_all(lambda error: Effect.succeed(False) if isinstance(error, Conflict) else Effect.fail(error))
+    sent: Effect[int | None, StorageError | DuplicateEventError] = storage.commit(commit).catch_all(
+        lambda error: _not_written(storage, commit, resends, error)
     )
-    return (yield from written)
+    return (yield from sent)
+
+
+def _not_written(
+    storage: Storage,
+    commit: Commit,
+    resends: tuple[timedelta, ...],
+    error: StorageError | Conflict | DuplicateEventError,
+) -> Effect[int | None, StorageError | DuplicateEventError]:
+    if isinstance(error, Conflict):
+        return Effect.succeed(None)
+    if isinstance(error, DuplicateEventError):
+        return Effect.fail(error)
+    return _resent(storage, commit, resends, error)
+
+
+@Effect.gen
+def _resent(
+    storage: Storage, commit: Commit, resends: tuple[timedelta, ...], error: StorageError
+) -> Do[int | None, StorageError]:
+    """Find out what became of a write, by sending the same one again.
+
+    If the record has changed by then, nobody can tell any more: the handler is not run a second time.
+    """
+    for wait in resends:
+        yield from Effect.sleep(wait)
+        answer = yield from storage.commit(commit).catch_all(lambda again: Effect.succeed(again))
+        if isinstance(answer, int):
+            return answer
+        if not isinstance(answer, StorageError):
+            break
+    return (yield from Effect.fail(error))
 
 
 def _wake(key: Key, step: Step) -> Effect[None, Never, Need[Alarms]]:
@@ -264,4 +463,6 @@ _REPORTS: dict[str, tuple[int, str]] = {
     "stopped": (40, "failed for the last time and is stopped"),
     "exhausted": (40, "failed for the last time and is kept as a dead letter"),
     "parked": (40, "cannot run with what is stored, and is kept"),
+    "put off": (40, "took its process down again, and is put off"),
+    "quarantined": (40, "took its process down too often, and is quarantined until it is resumed"),
 }

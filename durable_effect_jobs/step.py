@@ -143,7 +143,17 @@ class Turn:
 class Fired:
     """What became of a run."""
 
-    result: Literal["done", "failed", "retrying", "exhausted", "stopped", "terminated", "parked"]
+    result: Literal[
+        "done",
+        "failed",
+        "retrying",
+        "exhausted",
+        "stopped",
+        "terminated",
+        "parked",
+        "put off",
+        "quarantined",
+    ]
     error: StepError | None = None
     """What the caller's own run fails with once the step is committed."""
     defect: BaseException | None = None
@@ -184,6 +194,10 @@ class Command(ABC, Generic[Reply_co]):
     """A call of the client: it decides a step, and answers from what became of it."""
 
     event_id: str | None = None
+    runs: ClassVar[bool] = False
+    """Whether its purpose is that the instance runs now."""
+    preempts: ClassVar[bool] = False
+    """Whether it waits for nobody: it ends the instance, and what it is doing."""
 
     @abstractmethod
     def decide(self, job: Any, before: Instance | None, turn: Turn) -> Effect[Step, StepError, Any]:

@@ -323,7 +323,7 @@ class TaskJob(Job[E_co, R_co], Generic[S_co, T_co, E_co, R_co]):
             return TaskStatus("not_found")
         status: Literal["active", "idle", "stopped"] = "active" if before.alarm is not None else "idle"
         return TaskStatus(
-            "stopped" if before.stopped else status,
+            "stopped" if before.halted else status,
             _at(before.alarm),
             before.event_count,
             before.execute_count,
@@ -537,6 +537,8 @@ def _taken(before: Instance, plan: _Plan[Any]) -> Instance:
 @attrs.frozen
 class TriggerTask(Command[TaskTriggerResult]):
     """Execute now, leaving what is scheduled alone."""
+
+    runs: ClassVar[bool] = True
 
     def decide(
         self, job: TaskJob[Any, Any, Any, Any], before: Instance | None, turn: Turn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -25,6 +25,8 @@ class TerminateResult:
 @attrs.frozen
 class Terminate(Command[TerminateResult]):
     """Delete the record and its alarm; the id is free again."""
+
+    preempts: ClassVar[bool] = True
 
     reason: str | None = None
 

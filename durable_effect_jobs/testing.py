@@ -59,6 +59,7 @@ class JobsTestKit:
             raise
 
     def _boot(self, now: datetime) -> None:
+        self.storage.take_over(now)
         self._runtime = TestRuntime(now, self._env)
         self._scope = Scope()
         services = self._runtime.run(self._scope.extend(self._services.build()))
