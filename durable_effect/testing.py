@@ -163,6 +163,8 @@ class _StandingRuntime(Runtime):
 
     def close_loop(self) -> None:
         if self._loop is not None:
+            self.poke()  # take the stops that are left, or one of them would end what follows
+            self._loop.run_forever()
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -179,3 +179,27 @@ def test_abandoning_asyncio_work_in_flight() -> None:
     del world
     gc.collect()
     assert log == []
+
+
+def test_closing_lets_generators_finish_that_were_left_open() -> None:
+    """An async generator that nobody read to its end is closed with the runtime, whatever ran after it."""
+    log: list[str] = []
+    left_open: list[object] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await turn()
+            log.append("closed")
+
+    async def read_one() -> int:
+        reading = numbers()
+        left_open.append(reading)
+        await turn()
+        return await anext(reading)
+
+    with TestRuntime(NEW_YEAR) as world:
+        assert world.run(Effect.from_async(read_one)) == 1
+        world.run(Effect.void)
+    assert log == ["closed"]
