@@ -50,7 +50,7 @@ def _sendable(_: object, __: object, headers: Mapping[str, str]) -> None:
 
 
 def _sends(_: object, __: object, sink: Any) -> None:
-    if sink is not None and not callable(getattr(sink, "send", None)):
+    if sink is not None and (isinstance(sink, type) or not callable(getattr(sink, "send", None))):
         raise TypeError(f"sink= takes something that can send(events), such as LogSink(), got {sink!r}")
 
 
