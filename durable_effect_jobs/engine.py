@@ -94,9 +94,11 @@ class Engine:
     def call(self, key: Key, operation: str, command: Command[A]) -> Effect[A, CallError]:
         """A command, in its instance's order."""
         commanded = dispatch(self.registry, key, operation, command)
-        # What ends an instance waits for nobody. And a key that is none has no place in an order.
-        if not command.preempts and key.problem() is None:
-            commanded = self._in_order(key, operation, commanded, self.registry.limits.call_timeout)
+        if key.problem() is None:  # or it may not even have a place in an order; it is refused below
+            if command.preempts:
+                commanded = self._ahead(key, operation, commanded)
+            else:
+                commanded = self._in_order(key, operation, commanded, self.registry.limits.queue_timeout)
         return self._at_home(operation, self._hosted(operation, commanded))
 
     def read(
@@ -157,6 +159,22 @@ class Engine:
         """One step at a time per instance, first come first served."""
         # Apart, because mypy loses the A and E of a generic do-block.
         return self._queue(key, operation, effect, patience)
+
+    def _ahead(self, key: Key, operation: str, effect: Effect[A, E, R]) -> Effect[A, E | CallError, R]:
+        """What ends an instance waits for nobody. While there is none yet, its turn comes in order."""
+        return self._overtake(key, operation, effect)  # apart, as above
+
+    @Effect.gen
+    def _overtake(self, key: Key, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
+        if key in self._order and (yield from self.storage.load(key)) is not None:
+            return (yield from effect)
+        patience = self.registry.limits.call_timeout
+        in_turn = self._in_order(key, operation, effect, patience)
+        return (
+            yield from in_turn.catch_all(
+                lambda error: effect if isinstance(error, InstanceBusy) else Effect.fail(error)
+            )
+        )
 
     @Effect.gen
     def _queue(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
 from typing_extensions import Never, TypeVar
@@ -85,13 +85,15 @@ def dispatch(
     yield from _refuse_bad_calls(key, operation, command)
     worker = yield from Effect.service(WORKER)
     conflicts, wait, began = 0, _SOON, None
+    known: Instance | None = None
     while command.preempts or conflicts < _MOST_CONFLICTS:
         now = yield from Clock.now()
-        answered = yield from _dispatch(registry, job, key, operation, command, worker, now)
+        answered = yield from _dispatch(registry, job, key, operation, command, worker, now, known)
         if isinstance(answered, tuple):
             return answered[0]
-        if answered == "conflict":
+        if isinstance(answered, _Conflicted):
             conflicts += 1
+            known = answered.before
             continue
         began = began or now
         if now - began >= registry.limits.call_timeout:
@@ -111,13 +113,20 @@ def _dispatch(
     command: Command[A],
     worker: Worker,
     now: datetime,
-) -> Do[tuple[A] | Literal["busy", "conflict"], CallError, Any]:
+    known: Instance | None,
+) -> Do[tuple[A] | _Conflicted | _Busy, CallError, Any]:
     storage = yield from Effect.service(Storage)
     turn = Turn(key=key, now=now, limits=registry.limits, include_state=registry.include_state)
     before = yield from storage.load(key)
+    if (
+        known is not None
+        and command.brings_event
+        and (before is None or before.incarnation != known.incarnation)
+    ):
+        yield from Effect.fail(_ended(key, operation))
     if before is not None and before.lease is not None and not command.preempts:
         if before.lease.owner != worker.owner and before.lease.until > now:
-            return "busy"
+            return _Busy()
         before = _left(before, worker)
     if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
         return (yield from Effect.fail(DuplicateEventError(command.event_id)))
@@ -128,11 +137,29 @@ def _dispatch(
         if after is not None and after.quarantined and command.runs:
             yield from Effect.fail(_in_quarantine(after, operation))
         written = yield from _written(registry, command, step, turn, worker).uninterruptible()
-        return (command.answer(turn, step, None),) if written else "conflict"
+        return (command.answer(turn, step, None),) if written else _Conflicted(before)
     own = Effect.uninterruptible_mask(
         lambda restore: _commit_and_fire(restore, registry, job, command, turn, step, worker)
     )
     return (yield from worker.admit(after.crashes > 0, own))
+
+
+@attrs.frozen
+class _Busy:
+    """Another process runs the instance."""
+
+
+@attrs.frozen
+class _Conflicted:
+    """Somebody else wrote since ``before`` was loaded."""
+
+    before: Instance | None
+
+
+def _ended(key: Key, operation: str) -> InvalidStateError:
+    return InvalidStateError(
+        "an instance that goes on", f"{key.instance_id} was ended while its handler ran", operation
+    )
 
 
 def _left(before: Instance, worker: Worker) -> Instance:
@@ -172,14 +199,14 @@ def _commit_and_fire(
     turn: Turn,
     step: Step,
     worker: Worker,
-) -> Do[tuple[A] | Literal["conflict"], CallError, Any]:
+) -> Do[tuple[A] | _Conflicted, CallError, Any]:
     """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
     committed_at = yield from Clock.now()
     lease = Lease(worker.owner, committed_at + registry.limits.lease)
     leased = attrs.evolve(cast("Instance", step.after), lease=lease)
     fence = yield from _commit(registry, turn.key, attrs.evolve(step, after=leased), turn.now, _CALL_RESENDS)
     if fence is None:
-        return "conflict"
+        return _Conflicted(step.before)
     due = attrs.evolve(leased, fence=fence)
     # What was set to the call's own time is not late, however long the commit took.
     began = max(turn.now, cast("Alarm", due.alarm).at)

@@ -99,7 +99,9 @@ class Limits:
     quarantine_after: int = attrs.field(default=3, validator=attrs.validators.ge(1))
     """Deaths of the process in a row, in the midst of its run, after which an instance is quarantined."""
     call_timeout: timedelta = attrs.field(default=timedelta(seconds=10), converter=bounded)
-    """How long a call waits for its turn; then it fails with ``InstanceBusy``."""
+    """How long a call waits while another process runs its instance; then it fails with ``InstanceBusy``."""
+    queue_timeout: timedelta | None = attrs.field(default=None, converter=attrs.converters.optional(bounded))
+    """How long a call waits for its turn behind others of its own process; by default until it comes."""
     max_waiting: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
     """Calls that wait for the same instance; further ones fail with ``Overloaded``."""
     max_calls: int = attrs.field(default=20_000, validator=attrs.validators.ge(1))
@@ -196,6 +198,8 @@ class Command(ABC, Generic[Reply_co]):
     event_id: str | None = None
     runs: ClassVar[bool] = False
     """Whether its purpose is that the instance runs now."""
+    brings_event: ClassVar[bool] = False
+    """Whether it hands an event to a handler; one whose instance is ended meanwhile begins no new one."""
     preempts: ClassVar[bool] = False
     """Whether it waits for nobody: it ends the instance, and what it is doing."""
 

@@ -468,6 +468,8 @@ def _scheduled(plan: _Plan[Any], turn: Turn) -> tuple[Any, ...]:
 class Send(Command[SendResult]):
     """Give the task an event, bringing it to life if need be."""
 
+    brings_event: ClassVar[bool] = True
+
     event: object
     event_id: str | None = None
 

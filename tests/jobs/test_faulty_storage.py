@@ -200,6 +200,30 @@ def test_a_call_says_that_the_storage_failed(operation: str) -> None:
         assert scene.call("memory", "send", id="a", event=1, event_id="e1").created is True
 
 
+@pytest.mark.parametrize("outage", [1, 3])
+@pytest.mark.parametrize("lost", ["the statement", "the answer"])
+def test_a_commit_whose_fate_is_unknown_is_sent_again(outage: int, lost: str) -> None:
+    """A short outage in the middle of a call is not seen by its caller, and nothing happens twice."""
+    scene = open_scene()
+    with scene.kit as kit:
+        scene.call("counter", "start", id="a", input=0)
+        commits: list[int] = []
+        memory_commit = scene.storage.memory.commit
+
+        def some_fail(commit: Any) -> Effect[Any, Any]:
+            commits.append(1)
+            if not 2 <= len(commits) < 2 + outage:
+                return memory_commit(commit)
+            failure = Effect.fail(StorageError("commit", "full"))
+            return failure if lost == "the statement" else memory_commit(commit).and_then(failure)
+
+        scene.storage.commit = some_fail  # type: ignore[method-assign]
+        scene.call("counter", "trigger", "a")
+        kit.advance("2 seconds")
+        assert scene.call("counter", "get_state", "a").state == 1
+        assert len(commits) == 2 + outage
+
+
 def test_a_run_whose_commit_failed_is_run_again() -> None:
     """A trigger that was committed is done later, although the call that ran it failed."""
     scene = open_scene()
@@ -208,13 +232,14 @@ def test_a_run_whose_commit_failed_is_run_again() -> None:
         commits: list[int] = []
         memory_commit = scene.storage.memory.commit
 
-        def second_fails(*given: Any) -> Effect[Any, Any]:
+        def all_but_the_first_fail(commit: Any) -> Effect[Any, Any]:
             commits.append(1)
-            return Effect.fail(StorageError("commit", "full")) if len(commits) == 2 else memory_commit(*given)
+            return memory_commit(commit) if len(commits) == 1 else Effect.fail(StorageError("commit", "full"))
 
-        scene.storage.commit = second_fails  # type: ignore[method-assign]
+        scene.storage.commit = all_but_the_first_fail  # type: ignore[method-assign]
         with pytest.raises(StorageError):
             scene.call("counter", "trigger", "a")
+        scene.storage.commit = memory_commit  # type: ignore[method-assign]
         kit.advance("2 seconds")
         assert scene.call("counter", "get_state", "a").state == 1
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from durable_effect import Do, Effect, catch
+from durable_effect import Clock, Do, Effect, catch
 from durable_effect_jobs import (
     Continuous,
     ContinuousContext,
@@ -140,8 +140,10 @@ def test_different_instances_step_at_the_same_time(open_kit: OpenKit, speaker: S
     assert kit.now == NOON + timedelta(seconds=10)
 
 
-def test_a_terminate_waits_for_the_step_before_it(open_kit: OpenKit, speaker: Speaker) -> None:
-    """A termination that comes during a handler leaves nothing of the handler's work behind."""
+def test_a_terminate_of_what_is_about_to_begin_waits_for_its_turn(
+    open_kit: OpenKit, speaker: Speaker
+) -> None:
+    """A termination that comes during the first handler leaves nothing of the handler's work behind."""
     kit = open_kit(speaker=speaker.job)
 
     _, ended = kit.run(together(say(kit, "a"), kit.client.task("speaker").terminate("s1")))
@@ -149,6 +151,25 @@ def test_a_terminate_waits_for_the_step_before_it(open_kit: OpenKit, speaker: Sp
     assert ended.terminated is True
     assert kit.run(kit.client.task("speaker").status("s1")).status == "not_found"
     kit.advance("1 hour")
+    assert kit.run(kit.client.task("speaker").status("s1")).status == "not_found"
+
+
+def test_a_terminate_waits_for_no_handler(open_kit: OpenKit, speaker: Speaker) -> None:
+    """An instance that is ended while a handler works on an event is gone at once, and stays gone."""
+    kit = open_kit(speaker=speaker.job)
+    kit.run(say(kit, "a"))
+    began = kit.now
+
+    @Effect.gen
+    def end() -> Do[datetime, Any]:
+        ended = yield from kit.client.task("speaker").terminate("s1")
+        assert ended.terminated is True
+        return (yield from Clock.now())
+
+    refused, ended_at = kit.run(together(say(kit, "b").flip(), end()))
+
+    assert ended_at == began
+    assert "was ended while its handler ran" in str(refused)
     assert kit.run(kit.client.task("speaker").status("s1")).status == "not_found"
 
 
