@@ -62,8 +62,7 @@ def start_sender(
     then stays in the storage, for the next sender.
     """
     sender = _Sender(storage, sink, batch_size, to_timedelta(timeout))
-    # Where a scope is being filled fibers start uninterruptible, and this one must not keep it from closing.
-    fiber = yield from sender.run().interruptible().fork_scoped()
+    fiber = yield from sender.run().fork_scoped()
     yield from Effect.add_finalizer(lambda _: sender.finish(fiber, to_timedelta(last_try)))
 
 
@@ -174,8 +173,6 @@ class _Sender:
 
     def _died(self, cause: Cause[Never]) -> Effect[timedelta]:
         """A sink or a storage with a defect keeps its events: the next version may be without."""
-        if cause.is_interrupted_only:
-            return Effect.fail_cause(cause)
         _logger.error("events wait to be sent: sending them has a defect", exc_info=cause.squash())
         return self._rest()
 

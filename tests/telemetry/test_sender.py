@@ -21,12 +21,12 @@ from telemetry_scene import (
     with_events,
 )
 
-from durable_effect import Effect
+from durable_effect import Effect, Scope, Success
 from durable_effect.testing import TestRuntime
 from durable_effect_jobs import Continuous, ContinuousContext, StorageError, Tracker, create_durable_jobs
 from durable_effect_jobs.events import Event
 from durable_effect_jobs.storage.memory import MemoryStorage
-from durable_effect_jobs.telemetry import SendError
+from durable_effect_jobs.telemetry import SendError, start_sender
 
 LATER = Effect.fail(SendError("not now", retryable=True))
 NEVER = Effect.fail(SendError("never", retryable=False))
@@ -194,6 +194,16 @@ def test_a_sink_with_a_defect_loses_nothing(runtime: TestRuntime, caplog: pytest
     assert pending(storage) == []
 
 
+def test_a_sink_that_calls_itself_off_does_not_end_the_sender(runtime: TestRuntime) -> None:
+    """A request that somebody else cancels is one that failed."""
+    told = Told(runtime, Effect.interrupt())
+    storage = with_events(1)
+    sending(told, storage)
+    runtime.advance("2 seconds")
+    assert told.batches == [names(0)] * 2
+    assert pending(storage) == []
+
+
 def test_a_sink_that_does_not_answer_is_given_up_after_ten_seconds(runtime: TestRuntime) -> None:
     """Then it counts as failed, and the batch is sent again."""
     told = Told(runtime, Effect.never)
@@ -321,6 +331,16 @@ def test_closing_waits_no_longer_than_two_seconds(runtime: TestRuntime) -> None:
     sending(told, storage).close()
     assert (runtime.now - NOON).total_seconds() == 2
     assert pending(storage) == names(0)
+
+
+def test_a_sender_that_was_started_uninterruptibly_can_be_closed(runtime: TestRuntime) -> None:
+    """As the services of a layer are: a sink that does not answer is given up at the end all the same."""
+    told = Told(runtime, Effect.never)
+    scope = Scope()
+    runtime.run(scope.extend(start_sender(with_events(1), told).uninterruptible()))
+    runtime.settle()
+    runtime.run(scope.close(Success(None)))
+    assert (runtime.now - NOON).total_seconds() == 2
 
 
 def test_after_a_crash_the_same_events_come_again() -> None:
