@@ -22,7 +22,7 @@ E = TypeVar("E")
 R = TypeVar("R")
 
 _SPELL = timedelta(milliseconds=200)
-_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (0.2, 0.5, 1, 2, 4, 8, 16, 30))
+_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4))
 
 
 class Admission:
@@ -50,12 +50,15 @@ class Admission:
         self._running -= 1
         return self._tell()
 
-    def alone(self, run: Effect[A, E, R]) -> Effect[A, E, R]:
-        """Run beside nobody. After a minute of waiting for that: beside those that hang."""
-        return self._alone(run)  # apart, because mypy loses the A and E of a generic do-block
+    def alone(self, run: Effect[A, E, R], still: Effect[bool, E]) -> Effect[A, E, R]:
+        """Run beside nobody, as long as that is ``still`` called for.
+
+        After a quarter of a minute of waiting: beside those that hang.
+        """
+        return self._alone(run, still)  # apart, because mypy loses the A and E of a generic do-block
 
     @Effect.gen
-    def _alone(self, run: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
+    def _alone(self, run: Effect[Any, Any, Any], still: Effect[bool, Any]) -> Do[Any, Any, Any]:
         for pause in _PAUSES:
             while self._held_back:
                 yield from self._change()
@@ -63,6 +66,8 @@ class Admission:
             if ran is not None:
                 return ran[0]
             yield from Effect.sleep(pause)
+            if not (yield from still):
+                break
         return (yield from self.together(run))
 
     def _spell(self, run: Effect[Any, Any, Any]) -> Effect[tuple[Any] | None, Any, Any]:

@@ -37,6 +37,7 @@ E = TypeVar("E")
 R = TypeVar("R")
 
 _logger = logging.getLogger("durable_effect_jobs.engine")
+_ALWAYS: Effect[bool] = Effect.succeed(True)
 _REST_AFTER_FAILURE = timedelta(seconds=1)
 
 
@@ -236,7 +237,7 @@ class Engine:
         def begin(around: Inside) -> Effect[A, E, R]:
             if around.keys:
                 return run
-            return self._admission.alone(run) if suspect else self._admission.together(run)
+            return self._admission.alone(run, _ALWAYS) if suspect else self._admission.together(run)
 
         return inside().flat_map(begin)
 
@@ -260,11 +261,21 @@ class Engine:
         if self._held.get(key) is entry:
             del self._held[key]
 
+    def holds(self, held: Instance) -> bool:
+        """The ``Worker`` port: whether the run under this fence is in progress here."""
+        entry = self._held.get(held.key)
+        return entry is not None and entry.fence == held.fence
+
     @Effect.gen
-    def preempt(self, key: Key) -> Do[None]:
-        """The ``Worker`` port: nobody waits for the run of an instance that is gone."""
-        yield from self._call_off(key)
-        turnstile = self._order.get(key)
+    def preempt(self, ended: Instance) -> Do[None]:
+        """The ``Worker`` port: nobody waits for the run of an instance that is gone.
+
+        Who is inside without running it may be about to begin another life of the same id, and stays.
+        """
+        if not self.holds(ended):
+            return
+        yield from self._call_off(ended.key)
+        turnstile = self._order.get(ended.key)
         if turnstile is not None:
             yield from turnstile.put_out()
             self._forget(turnstile)
@@ -362,12 +373,21 @@ class Engine:
 
         def fire() -> Effect[Any, Any, Any]:
             self._behind_calls.discard(key)
-            return self.admit(due.suspect, fire_if_due(self.registry, key, alone=due.suspect))
+            run = fire_if_due(self.registry, key, alone=due.suspect)
+            if due.suspect:
+                return self._admission.alone(run, self._is_suspect(key))
+            return self._admission.together(run)
 
         in_turn = self._in_order(key, "fire", Effect.suspend(fire), None)
         run = in_turn.as_void().catch_all(_rest).catch_cause(_rest)
         over = Effect.suspend(lambda: self._run_ended(key))
         self._running[key] = yield from run.ensuring(over).fork_detach()
+
+    @Effect.gen
+    def _is_suspect(self, key: Key) -> Do[bool, StorageError]:
+        """Whether it still is one: another process may have run it well meanwhile."""
+        stored = yield from self.storage.load(key)
+        return stored is not None and (stored.crashes > 0 or stored.lease is not None)
 
     def _run_ended(self, key: Key) -> Effect[None]:
         """Make room, and look again: after a failure of the storage the alarm is still due."""

@@ -125,7 +125,7 @@ def _dispatch(
     ):
         yield from Effect.fail(_ended(key, operation))
     if before is not None and before.lease is not None and not command.preempts:
-        if before.lease.owner != worker.owner and before.lease.until > now:
+        if worker.holds(before) or (before.lease.owner != worker.owner and before.lease.until > now):
             return _Busy()
         before = _left(before, worker)
     if command.event_id is not None and (yield from storage.is_marked(key, command.event_id, now)):
@@ -146,7 +146,7 @@ def _dispatch(
 
 @attrs.frozen
 class _Busy:
-    """Another process runs the instance."""
+    """Somebody runs the instance: another process, or a call that is done with its place in the order."""
 
 
 @attrs.frozen
@@ -185,7 +185,7 @@ def _written(
     if fence is None:
         return False
     if command.preempts and step.before is not None:
-        yield from worker.preempt(turn.key)
+        yield from worker.preempt(step.before)
     yield from _wake(turn.key, step)
     return True
 

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from durable_effect import Effect
 from durable_effect.context import Reference
-from durable_effect_jobs.instance import Instance, Key
+from durable_effect_jobs.instance import Instance
 
 __all__ = ["WORKER", "Unsupervised", "Worker"]
 
@@ -37,7 +37,11 @@ class Worker(Protocol):
         """Keep the lease of ``held`` alive during the run; ``None`` when it was lost or called off."""
         ...
 
-    def preempt(self, key: Key) -> Effect[None]:
+    def holds(self, held: Instance) -> bool:
+        """Whether the run that this lease was given to is in progress here."""
+        ...
+
+    def preempt(self, ended: Instance) -> Effect[None]:
         """The instance is gone: call off its run, if there is one here, and let nobody wait for that."""
         ...
 
@@ -54,7 +58,10 @@ class Unsupervised:
     def supervise(self, held: Instance, run: Effect[A, E, R]) -> Effect[A | None, E, R]:
         return run
 
-    def preempt(self, key: Key) -> Effect[None]:
+    def holds(self, held: Instance) -> bool:
+        return False
+
+    def preempt(self, ended: Instance) -> Effect[None]:
         return Effect.void
 
 
