@@ -86,7 +86,7 @@ class Faults:
         speed: dict[str, Any] = {
             "latency": timedelta(milliseconds=dice.choice((1, 5, 5, 40))),
             "lease": timedelta(milliseconds=dice.choice((600, 1_000, 2_000, 4_000))),
-            "poll_interval": timedelta(milliseconds=dice.choice((100, 300, 1_000))),
+            "poll_interval": timedelta(milliseconds=dice.choice((200, 500, 1_000))),
         }
         if seed % _CALM_SEEDS == 0:
             return Faults(**speed)
@@ -129,7 +129,18 @@ class FaultWindow:
 class Injector:
     """Rolls for faults at every boundary."""
 
-    __slots__ = ("_crash", "_dice", "_faults", "_pause", "_rolled", "_step", "_window", "calm", "counts", "forced")
+    __slots__ = (
+        "_crash",
+        "_dice",
+        "_faults",
+        "_pause",
+        "_rolled",
+        "_step",
+        "_window",
+        "calm",
+        "counts",
+        "forced",
+    )
 
     def __init__(self, faults: Faults, dice: Dice, window: FaultWindow) -> None:
         self._faults = faults

@@ -155,7 +155,9 @@ class SimulationReport:
 class SimulationFailure(AssertionError):
     """Something that must never happen, happened. Says what, under which seed, and what led to it."""
 
-    def __init__(self, seed: int, broken: Broken, faults: Faults, window: FaultWindow, trace: list[str]) -> None:
+    def __init__(
+        self, seed: int, broken: Broken, faults: Faults, window: FaultWindow, trace: list[str]
+    ) -> None:
         self.seed = seed
         """The seed under which it happens again, every time."""
         self.promise = broken.promise
@@ -195,7 +197,7 @@ class Simulation:
     faults: Faults | None = None
     storage: Callable[[], Storage] = MemoryStorage
     longest: timedelta = timedelta(hours=1)
-    rest: timedelta = timedelta(minutes=1)
+    rest: timedelta = timedelta(minutes=3)
     slow: timedelta = timedelta(seconds=5)
 
     def run(self, seed: int, window: FaultWindow | None = None, traced: bool = False) -> SeedReport:
@@ -266,9 +268,7 @@ class Simulation:
 
 def _registry(registry: Registry, weather: Faults) -> Registry:
     simulated = registry.with_telemetry()
-    simulated.limits = attrs.evolve(
-        registry.limits, lease=weather.lease, poll_interval=weather.poll_interval
-    )
+    simulated.limits = attrs.evolve(registry.limits, lease=weather.lease, poll_interval=weather.poll_interval)
     return simulated
 
 
@@ -335,7 +335,7 @@ def simulate(
     faults: Faults | None = None,
     storage: Callable[[], Storage] = MemoryStorage,
     longest: Span = "1 hour",
-    rest: Span = "1 minute",
+    rest: Span = "3 minutes",
     slow: Span = "5 seconds",
     shrink: int = 60,
 ) -> SimulationReport:
@@ -374,9 +374,9 @@ def checked(simulation: Simulation, seed: int, shrink: int) -> SeedReport:
         return report
     window = _shrunk(simulation, seed, broken, world.faults.rolled, shrink)
     _, again, world = simulation.attempt(seed, window, traced=True)
-    raise SimulationFailure(
-        seed, again or broken, world.weather, window, world.trace or []
-    ) from (again or broken)
+    raise SimulationFailure(seed, again or broken, world.weather, window, world.trace or []) from (
+        again or broken
+    )
 
 
 def _shrunk(simulation: Simulation, seed: int, broken: Broken, rolled: int, effort: int) -> FaultWindow:

@@ -9,7 +9,7 @@ does it, whoever is to blame.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
 
 import attrs
@@ -29,6 +29,9 @@ __all__ = ["Broken", "Watch", "short_record"]
 _SLACK = timedelta(seconds=2)
 """Beside the poll interval and the latency: how long a worker rests after a failure of the storage, and more."""
 _LOOK_EVERY = 64
+_SUSPECT = timedelta(seconds=65)
+"""How long a suspect may wait until nothing else runs in its worker."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Broken(AssertionError):
@@ -87,6 +90,7 @@ class Watch:
         self._marks: dict[tuple[Key, str], datetime] = {}
         self._answers: dict[str, int] = {}
         self._last_token: dict[Key, str] = {}
+        self._suspected: dict[Key, datetime] = {}
         self._ended: set[str] = set()
         self._checks: dict[str, Any] = {
             "load": self._loaded,
@@ -147,7 +151,9 @@ class Watch:
         if found != self.records.get(key):
             raise Broken("a read sees every acknowledged commit", f"{short_record(found)} is read", key)
 
-    def _looked_for_mark(self, exit: Exit[Any, Any], who: str, key: Key, event_id: str, now: datetime) -> None:
+    def _looked_for_mark(
+        self, exit: Exit[Any, Any], who: str, key: Key, event_id: str, now: datetime
+    ) -> None:
         if _value(exit) != self._marked(key, event_id, now):
             raise Broken("idempotency", f"the storage says {_value(exit)} of the mark {event_id!r}", key)
 
@@ -183,7 +189,9 @@ class Watch:
         self._world.told(who, "claim", key, None if claimed is None else claimed.instance)
         if record is None or wake_at is None or wake_at > claim.now:
             if claimed is not None:
-                raise Broken("no run before its time or beside another", f"claimed: {short_record(record)}", key)
+                raise Broken(
+                    "no run before its time or beside another", f"claimed: {short_record(record)}", key
+                )
             self._stored_is(key)
             return
         if claimed is None:
@@ -197,7 +205,11 @@ class Watch:
             crashes=record.crashes + died,
         )
         if claimed.recovered != died or claimed.instance != self.records[key]:
-            raise Broken("claims", f"answered {short_record(claimed.instance)} for {short_record(record)}", key)
+            raise Broken(
+                "claims", f"answered {short_record(claimed.instance)} for {short_record(record)}", key
+            )
+        if self.records[key].crashes:
+            self._suspected[key] = self._world.now
         self._stored_is(key)
 
     def _renewed(
@@ -246,7 +258,9 @@ class Watch:
         if isinstance(exit, Success):
             if not current:
                 stored = short_record(self.records.get(key))
-                raise Broken("single writer", f"committed on {short_record(commit.before)}, stored is {stored}", key)
+                raise Broken(
+                    "single writer", f"committed on {short_record(commit.before)}, stored is {stored}", key
+                )
             if repeated:
                 raise Broken("idempotency", f"{cast('Any', mark).event_id!r} is accepted again", key)
             self._apply(commit, exit.value)
@@ -255,7 +269,9 @@ class Watch:
         if isinstance(error, DuplicateEventError) and not repeated:
             raise Broken("idempotency", f"{error.event_id!r} is refused, and was never accepted", key)
         if isinstance(error, Conflict) and current and commit.replays is None:
-            raise Broken("liveness", f"a commit on the current record is refused: {short_record(commit.before)}", key)
+            raise Broken(
+                "liveness", f"a commit on the current record is refused: {short_record(commit.before)}", key
+            )
         self._stored_is(key)
 
     def _sent_again(self, exit: Exit[Any, Any], commit: Commit) -> None:
@@ -335,7 +351,9 @@ class Watch:
     def _stored_is(self, key: Key) -> None:
         stored, expected = self._stored(key), self.records.get(key)
         if stored is not expected and stored != expected:
-            raise Broken("what is stored", f"is {short_record(stored)} instead of {short_record(expected)}", key)
+            raise Broken(
+                "what is stored", f"is {short_record(stored)} instead of {short_record(expected)}", key
+            )
         if expected is not None:
             _check_record(expected)
 
@@ -347,11 +365,14 @@ class Watch:
             return
         for key, record in self.records.items():
             wake_at = record.wake_at
-            if wake_at is None or record.crashes or (key.kind, key.job) not in self._jobs:
+            if wake_at is None or (key.kind, key.job) not in self._jobs:
                 continue
-            if world.wall - wake_at > patience:
+            excused = _SUSPECT if world.now - self._suspected.get(key, _LONG_AGO) < _SUSPECT else timedelta()
+            if world.wall - wake_at > patience + excused:
                 late = (world.wall - wake_at).total_seconds()
-                raise Broken("no lost wake-up", f"nobody looks after it for {late:g} s: {short_record(record)}", key)
+                raise Broken(
+                    "no lost wake-up", f"nobody looks after it for {late:g} s: {short_record(record)}", key
+                )
 
     def survey(self) -> None:
         """The storage's own invariants."""
@@ -366,7 +387,9 @@ def _check_record(record: Instance) -> None:
         return
     rests = record.alarm is None and record.lease is None
     if rests and record.failed_attempts:
-        raise Broken("no lost wake-up", f"a retry is due, and there is no alarm: {short_record(record)}", record.key)
+        raise Broken(
+            "no lost wake-up", f"a retry is due, and there is no alarm: {short_record(record)}", record.key
+        )
     if rests and not record.stopped and record.key.kind != "task":
         raise Broken("no lost wake-up", f"it neither runs nor waits: {short_record(record)}", record.key)
     if record.lease is not None and record.alarm is None:

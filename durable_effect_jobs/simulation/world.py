@@ -238,9 +238,7 @@ def _blocks(runtime: Runtime) -> Generator[tuple[int, GeneratorType[Any, Any, An
 class Process:
     """A process of the simulation: it boots, runs programs, can be paused, crashes, and is started again."""
 
-    def __init__(
-        self, world: World, name: str, *, alarms: bool, programs: tuple[Program, ...] = ()
-    ) -> None:
+    def __init__(self, world: World, name: str, *, alarms: bool, programs: tuple[Program, ...] = ()) -> None:
         self.world = world
         self.name = name
         self.alarms = alarms
@@ -251,6 +249,8 @@ class Process:
         self.paused_until: datetime | None = None
         self.runtime = Runtime()
         self.engine: Engine | None = None
+        self.broken: Broken | None = None
+        """What one of its programs found; raised when the process has come to wait."""
         self._number = len(world.processes)
         self._doomed = False
         self._env = EMPTY
@@ -265,11 +265,7 @@ class Process:
         self.engine = None
         self.runtime = Runtime()
         dice = Random.seeded((world.seed * 1_009 + self._number) * 1_000_003 + self.life)
-        self._env = (
-            Env.of(Clock, _Clock(self))
-            .add(Random, dice)
-            .add(Process, self)
-        )
+        self._env = Env.of(Clock, _Clock(self)).add(Random, dice).add(Process, self)
         world.note(self.name, "boots")
         if world.only_process:
             world.watch.take_over(world.wall)
@@ -342,6 +338,8 @@ class Process:
         runtime.run_ready(_MOST_SLICES)
         if runtime.ready:
             raise Broken("liveness", f"{self.name} goes round and round without waiting for anything")
+        if self.broken is not None:
+            raise self.broken
         if self._doomed:
             self.crash()
 
@@ -397,10 +395,10 @@ class Program:
             return
         error = exit.cause.squash()
         self.failures += 1
-        if exit.cause.is_interrupted_only:
-            return
         if not exit.cause.recoverable() or self.failures > self._patience:
-            raise Broken("workload", f"the workload fails: {type(error).__name__}: {error}") from error
+            process.broken = Broken("the workload", f"fails with {type(error).__name__}: {error}")
+            process.broken.__cause__ = error
+            return
         process.world.note(process.name, f"its program fails and begins again: {error}")
         life = process.life
 
