@@ -147,7 +147,7 @@ MIGRATIONS: Migrations = (
         "DROP TABLE instance_1",
         # By job, so that the overdue alarms of jobs that are registered no more cost the others nothing.
         """
-        CREATE INDEX instance_wake ON instance (kind, job, wake_us, id, crashes) WHERE wake_us IS NOT NULL
+        CREATE INDEX instance_wake ON instance (kind, job, wake_us, id) WHERE wake_us IS NOT NULL
         """,
         "CREATE INDEX instance_lease ON instance (lease_owner) WHERE lease_owner IS NOT NULL",
         "CREATE TABLE receipt (token TEXT PRIMARY KEY, expires_us INTEGER NOT NULL) STRICT, WITHOUT ROWID",

@@ -19,7 +19,11 @@ def write(storage: SqliteStorage, writer: int) -> Do[None, Exception]:
     before = yield from storage.load(key)
     while True:
         number = 0 if before is None else before.run_count + 1
-        parts = {"events": (fact(f"{writer}-{number}", key),), "mark": Mark(str(number), NOON + DAY)}
+        parts = {
+            "token": f"{writer}-{number}",  # those of the scene are unique in one process only
+            "events": (fact(f"{writer}-{number}", key),),
+            "mark": Mark(str(number), NOON + DAY),
+        }
         if before is None:
             after = born(key)
             yield from storage.commit(birth(after, **parts))

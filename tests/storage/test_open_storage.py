@@ -18,14 +18,14 @@ def _opened(url: str) -> Any:
     return open_storage(url).scoped().run()
 
 
-def _write(storage: Storage) -> Effect[None, Any]:
+def _write(storage: Storage) -> Effect[int, Any]:
     return storage.commit(birth(born()))
 
 
 def test_memory() -> None:
     """memory:// is a new storage in memory each time."""
     assert isinstance(_opened("memory://"), MemoryStorage)
-    assert open_storage("memory://").flat_map(_write).scoped().run() is None
+    assert open_storage("memory://").flat_map(_write).scoped().run() == 0
     assert open_storage("memory://").flat_map(lambda storage: storage.load(USER)).scoped().run() is None
 
 

@@ -7,15 +7,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from storage_scene import USER, birth, born, change, on_file
+from storage_scene import NOON, SECOND, USER, birth, born, change, on_file, task
 
 from durable_effect import Do, Effect, Need, Scope
 from durable_effect_jobs.errors import StorageError
-from durable_effect_jobs.instance import Instance
+from durable_effect_jobs.instance import Claim, Instance
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 from durable_effect_jobs.storage.sqlite_file import MIGRATIONS, FileToRead
 
-OLDER = (*MIGRATIONS, ("PRAGMA user_version = 2",))
+OLDER = (*MIGRATIONS, ("PRAGMA user_version = 3",))
 """The migrations of a version to which today's files are old."""
 
 
@@ -42,6 +42,26 @@ def test_every_commit_of_the_owner_is_seen(path: Path) -> None:
         return [earlier, later]
 
     assert scene().scoped().run() == [first, second]
+
+
+def test_the_survey_of_a_running_host(path: Path) -> None:
+    """An operator counts beside the owner: its leases are seen, and stay as they are."""
+
+    @Effect.gen
+    def scene() -> Do[None, StorageError, Need[Scope]]:
+        owner = yield from SqliteStorage.open(path)
+        yield from owner.commit(birth(born(task("x"), NOON))).or_die()
+        claimed = yield from owner.claim(Claim(task("x"), "one", NOON, NOON + SECOND))
+        reader = yield from SqliteStorage.open(path, read_only=True)
+        survey = yield from reader.survey(NOON, lease=SECOND)
+        assert (survey.instances, survey.leased, survey.expired_leases) == (2, 1, 0)
+        assert [(one.invariant, one.detail) for one in survey.violations] == [
+            ("I8", "continuous:counter:user-1 has neither alarm nor lease")
+        ]
+        assert claimed is not None
+        assert (yield from owner.load(task("x"))) == claimed.instance
+
+    scene().scoped().run()
 
 
 def test_nothing_can_be_written(path: Path) -> None:
@@ -83,7 +103,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(path: Path) -> None:
     """Also where only the log knows of it: here the file's owner has not moved it into the file."""
     with closing(sqlite3.connect(path, isolation_level=None)) as owner:
-        owner.execute("PRAGMA user_version = 2")
+        owner.execute("PRAGMA user_version = 3")
 
         with pytest.raises(StorageError, match="written by a newer durable-effect"):
             FileToRead(path).connect()
@@ -95,4 +115,4 @@ def test_an_older_schema_is_refused_and_not_migrated(path: Path) -> None:
         FileToRead(path, OLDER).connect()
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)

@@ -6,15 +6,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
-from storage_scene import USER, birth, born, on_file
+from storage_scene import DAY, NOON, SECOND, USER, birth, born, change, fact, on_file, task
 
 from durable_effect import Do, Effect
 from durable_effect_jobs.errors import StorageError
+from durable_effect_jobs.events import event_to_bytes
+from durable_effect_jobs.instance import Claim, Instance, Lease, to_micros
 from durable_effect_jobs.storage.sqlite import SqliteStorage
-from durable_effect_jobs.storage.sqlite_file import MIGRATIONS, DatabaseFile, MemoryDatabase, Migrations
+from durable_effect_jobs.storage.sqlite_file import (
+    MIGRATIONS,
+    DatabaseFile,
+    MemoryDatabase,
+    Migrations,
+    connect_sqlite,
+    migrate,
+)
 
 
 def refused(path: Path) -> str:
@@ -46,7 +58,7 @@ def test_a_new_file_is_ours(tmp_path: Path) -> None:
     ours(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (0x44454A42,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert {file.name for file in tmp_path.iterdir()} == {"jobs.db", "jobs.db.lock"}
 
@@ -85,14 +97,14 @@ def _other_application(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     ours(path)
-    database(path, "PRAGMA user_version = 2")
+    database(path, "PRAGMA user_version = 3")
 
 
 def _newer_in_its_log(path: Path) -> None:
     """A newer process was killed before its new version was moved from the log into the file."""
     ours(path)
     migrate = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
-    migrate += "c.execute('PRAGMA user_version = 2'); os._exit(0)"
+    migrate += "c.execute('PRAGMA user_version = 3'); os._exit(0)"
     subprocess.run([sys.executable, "-c", migrate, str(path)], check=True)
     assert path.with_name("jobs.db-wal").stat().st_size > 0
 
@@ -105,8 +117,8 @@ def _newer_in_its_log(path: Path) -> None:
         (_foreign, "is a database of another application"),
         (_foreign_with_log, "is a database of another application"),
         (_other_application, "is a database of another application"),
-        (_newer, "written by a newer durable-effect (schema 2, this one knows 1)"),
-        (_newer_in_its_log, "written by a newer durable-effect (schema 2, this one knows 1)"),
+        (_newer, "written by a newer durable-effect (schema 3, this one knows 2)"),
+        (_newer_in_its_log, "written by a newer durable-effect (schema 3, this one knows 2)"),
     ],
 )
 def test_a_file_that_is_not_for_us_is_left_alone(
@@ -242,9 +254,69 @@ def test_a_failed_open_lets_go(tmp_path: Path) -> None:
 
 _GROWN: Migrations = (
     *MIGRATIONS,
-    ("ALTER TABLE instance ADD COLUMN note TEXT", "UPDATE instance SET note = id", "PRAGMA user_version = 2"),
-    ("CREATE INDEX instance_note ON instance (note)", "PRAGMA user_version = 3"),
+    ("ALTER TABLE instance ADD COLUMN note TEXT", "UPDATE instance SET note = id", "PRAGMA user_version = 3"),
+    ("CREATE INDEX instance_note ON instance (note)", "PRAGMA user_version = 4"),
 )
+
+
+def _as_by_version_1(path: Path) -> tuple[Instance, Instance]:
+    """A file that the first version left: two instances, a mark, two events and a dead letter."""
+    waiting, idle = born(USER, NOON + SECOND), born(task("x")).evolve()
+    events = [fact("a"), attrs.evolve(fact("b"), timestamp=NOON + timedelta(milliseconds=1500))]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:1])
+        for one in (waiting, idle):
+            alarm_us = None if one.alarm is None else to_micros(one.alarm.at)
+            record = one.to_bytes(), one.state
+            connection.execute(
+                "INSERT INTO instance VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*attrs.astuple(one.key), one.incarnation, one.revision, alarm_us, *record),
+            )
+        connection.execute(
+            "INSERT INTO mark VALUES (?, ?, ?, 'm', ?)", (*attrs.astuple(USER), to_micros(NOON + DAY))
+        )
+        connection.executemany(
+            "INSERT INTO outbox (event_id, body) VALUES (?, ?)",
+            [(event.event_id, event_to_bytes(event)) for event in events],
+        )
+        connection.execute(
+            "INSERT INTO dead_letter VALUES (7, ?, ?, ?, 'max_attempts', ?, ?, ?, ?, ?)",
+            (
+                *attrs.astuple(idle.key),
+                to_micros(NOON),
+                to_micros(NOON + DAY),
+                idle.revision,
+                idle.to_bytes(),
+                idle.state,
+            ),
+        )
+    return waiting, idle
+
+
+def test_a_file_of_the_first_version_keeps_everything(tmp_path: Path) -> None:
+    """Opening it brings leases and fences to it; all that it held is there, and goes on."""
+    path = tmp_path / "jobs.db"
+    waiting, idle = _as_by_version_1(path)
+
+    @Effect.gen
+    def look(storage: SqliteStorage) -> Do[None, Any]:
+        assert (yield from storage.instances()) == [waiting, idle]
+        assert (yield from storage.is_marked(USER, "m", NOON))
+        assert [event.event_id for event in (yield from storage.pending_events(9))] == ["a", "b"]
+        (dead,) = yield from storage.dead_letters()
+        assert (dead.number, dead.instance) == (7, idle)
+        survey = yield from storage.survey(NOON + DAY, lease=SECOND)
+        assert (survey.outbox, survey.oldest_event, survey.oldest_due) == (2, NOON, NOON + SECOND)
+        claim = Claim(USER, "one", NOON + SECOND, NOON + DAY)
+        claimed = yield from storage.claim(claim)
+        assert claimed is not None
+        assert claimed.instance == attrs.evolve(waiting, fence=1, lease=Lease("one", NOON + DAY))
+        assert (yield from storage.commit(change(idle, idle.evolve()))) == 0
+        yield from storage.events_sent(["a"])
+        later = yield from storage.survey(NOON, lease=SECOND)
+        assert later.oldest_event == NOON + timedelta(milliseconds=1500)
+
+    on_file(path, look)
 
 
 def test_an_older_file_is_migrated(tmp_path: Path) -> None:
@@ -254,9 +326,9 @@ def test_an_older_file_is_migrated(tmp_path: Path) -> None:
     file = DatabaseFile(path, "full", _GROWN)
     with closing(file.connect()) as connection:
         assert connection.execute("SELECT id, note FROM instance").fetchall() == [("user-1", "user-1")]
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
     file.release()
-    assert "newer durable-effect (schema 3" in refused(path)
+    assert "newer durable-effect (schema 4" in refused(path)
 
 
 def test_a_new_file_takes_every_step(tmp_path: Path) -> None:
@@ -264,7 +336,7 @@ def test_a_new_file_takes_every_step(tmp_path: Path) -> None:
     file = DatabaseFile(tmp_path / "jobs.db", "full", _GROWN)
     with closing(file.connect()) as connection:
         assert connection.execute("SELECT note FROM instance").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
     file.release()
 
 
@@ -272,11 +344,11 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     """All steps are one transaction: when the last fails, none was taken."""
     path = tmp_path / "jobs.db"
     ours(path)
-    broken: Migrations = (*_GROWN, ("ALTER TABLE nowhere ADD COLUMN x TEXT", "PRAGMA user_version = 4"))
+    broken: Migrations = (*_GROWN, ("ALTER TABLE nowhere ADD COLUMN x TEXT", "PRAGMA user_version = 5"))
     with pytest.raises(StorageError, match="no such table: nowhere"):
         DatabaseFile(path, "full", broken)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
         columns = [row[1] for row in connection.execute("PRAGMA table_info (instance)")]
     assert "note" not in columns
     assert on_file(path, lambda storage: storage.load(USER)) == born()
@@ -299,6 +371,23 @@ def test_connections_have_our_settings(synchronous: str, level: int, tmp_path: P
         "trusted_schema": 0,
         "cell_size_check": 1,
     }
+
+
+def test_every_connection_comes_from_the_connector(tmp_path: Path) -> None:
+    """Whoever gives another connector sees the draft of a new file, its migration and its use."""
+    seen: list[str] = []
+
+    def connector(uri: str) -> sqlite3.Connection:
+        seen.append(uri.rpartition("/")[2])
+        return connect_sqlite(uri)
+
+    path = tmp_path / "jobs.db"
+    on_file(path, lambda storage: storage.commit(birth(born())), connector=connector)
+    assert seen == ["jobs.db.being-created", "jobs.db?mode=rw", "jobs.db?mode=rw"]
+    seen.clear()
+    on_file(path, lambda storage: storage.load(USER), connector=connector, read_only=True)
+    on_file(":memory:", lambda storage: storage.load(USER), connector=connector)
+    assert seen == ["jobs.db?mode=ro", "file::memory:"]
 
 
 def test_a_database_in_memory_is_not_replaced_by_an_empty_one() -> None:

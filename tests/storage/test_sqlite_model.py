@@ -3,28 +3,44 @@
 import asyncio
 import shutil
 import tempfile
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from storage_scene import NOON, SECOND, fact, letter
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType] - untyped there
+)
+from storage_model import Model
+from storage_scene import NOON, SECOND, fact, letter, token
 
-from durable_effect import Effect
+from durable_effect import Clock, Effect, provide_service
+from durable_effect.clock import TestClock
 from durable_effect.exit import Success
 from durable_effect.scope import Scope
 from durable_effect_jobs.errors import DuplicateEventError
-from durable_effect_jobs.instance import Alarm, Commit, DeadLetter, Instance, Key, Mark
+from durable_effect_jobs.instance import Alarm, Claim, Commit, Instance, Key, Lease, Mark
 from durable_effect_jobs.storage import Conflict, JobName
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 
+EXAMPLES = 3_000
+STEPS = 20
 KEYS = [Key("task", "t", "a"), Key("task", "t", "a\0"), Key("task", "t:", "a"), Key("debounce", "t", "a")]
 JOBS: list[JobName] = [("task", "t"), ("task", "t:"), ("debounce", "t")]
+NEVER_BROKEN = {"I1", "I2", "I3", "I4"}
+MEMORY = Path("/dev/shm")
 
 spans = st.integers(-3, 3).map(lambda seconds: timedelta(seconds=seconds))
+seldom = st.integers(0, 4).map(lambda n: n == 0)
+keys = st.sampled_from(KEYS)
+owners = st.sampled_from(["one", "two"])
 
 
 @attrs.define
@@ -36,6 +52,10 @@ class Wish:
     stale: bool
     state: bytes | None
     alarm_in: timedelta | None
+    owner: str | None
+    lease_for: timedelta
+    crashes: int
+    quarantined: bool
     events: int
     mark: str | None
     mark_for: timedelta
@@ -44,11 +64,15 @@ class Wish:
 
 wishes = st.builds(
     Wish,
-    key=st.sampled_from(KEYS),
-    removes=st.integers(0, 4).map(lambda n: n == 0),
-    stale=st.integers(0, 4).map(lambda n: n == 0),
+    key=keys,
+    removes=seldom,
+    stale=seldom,
     state=st.none() | st.binary(max_size=3) | st.just(b"x" * 20_000),
     alarm_in=st.none() | spans,
+    owner=st.none() | owners,
+    lease_for=spans,
+    crashes=st.integers(0, 1),
+    quarantined=seldom,
     events=st.integers(0, 2),
     mark=st.none() | st.sampled_from("pq"),
     mark_for=spans,
@@ -56,56 +80,23 @@ wishes = st.builds(
 )
 
 
-class Model:
-    """What a storage holds, told as simply as possible."""
-
-    def __init__(self) -> None:
-        self.records: dict[Key, Instance] = {}
-        self.marks: dict[tuple[Key, str], datetime] = {}
-        self.letters: list[DeadLetter] = []
-        self.events: list[Any] = []
-        self.numbers = 0
-
-    def commit(self, commit: Commit) -> object:
-        """Do it, and answer None, or the error."""
-        if self.records.get(commit.key) != commit.before:
-            return Conflict(commit.key)
-        mark = commit.mark
-        if mark is not None and self.is_marked(commit.key, mark.event_id, commit.at):
-            return DuplicateEventError(mark.event_id)
-        self.records.pop(commit.key, None)
-        if commit.after is not None:
-            self.records[commit.key] = commit.after
-        if mark is not None:
-            self.marks[commit.key, mark.event_id] = mark.expires_at
-        if commit.dead_letter is not None:
-            self.numbers += 1
-            self.letters.append(attrs.evolve(commit.dead_letter, number=self.numbers))
-        self.letters = [one for one in self.letters if one.expires_at > commit.at]
-        self.events += commit.events
-        return None
-
-    def is_marked(self, key: Key, event_id: str, now: datetime) -> bool:
-        return self.marks.get((key, event_id), now) > now
-
-    def due(self, now: datetime, jobs: set[JobName]) -> list[Key]:
-        alarms = [(one.alarm.at, key) for key, one in self.records.items() if one.alarm]
-        return [key for at, key in sorted(alarms) if at <= now and (key.kind, key.job) in jobs]
-
-
 class SqliteAndModel(RuleBasedStateMachine):
     """Does everything twice."""
 
+    loop: ClassVar[asyncio.Runner]
+    steps: ClassVar[int] = 0
+    outcomes: ClassVar[dict[str, int]] = {}
+
     @initialize(cache_size=st.sampled_from([0, 2, 100]))
     def begin(self, cache_size: int) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.cache_size = cache_size
-        self.loop = asyncio.Runner()
         self.model = Model()
         self.now = NOON
         self.lives = 0
         self.sent_events = 0
         self.former: dict[Key, Instance | None] = {}
+        self.sent: list[Commit] = []
         self.open()
 
     def open(self) -> None:
@@ -113,7 +104,7 @@ class SqliteAndModel(RuleBasedStateMachine):
         opening = SqliteStorage.open(
             self.folder / "jobs.db", synchronous="normal", cache_size=self.cache_size
         )
-        self.storage = self.run(self.scope.extend(opening))
+        self.storage = self.run(self.scope.extend(opening).pipe(provide_service(Clock, TestClock(self.now))))
 
     def run(self, effect: Effect[Any, Any]) -> Any:
         async def main() -> Any:
@@ -121,17 +112,36 @@ class SqliteAndModel(RuleBasedStateMachine):
 
         return self.loop.run(main())
 
+    def both(self, commits: list[Commit]) -> None:
+        outcomes = self.run(
+            Effect.all(
+                [self.storage.commit(one).fold(lambda error: error, lambda fence: fence) for one in commits],
+                concurrency="unbounded",
+            )
+        )
+        for one, outcome in zip(commits, outcomes, strict=True):
+            fence = outcome if isinstance(outcome, int) else 0
+            assert self.model.commit(one, fence) == outcome
+            self.count(type(outcome).__name__)
+
+    def count(self, outcome: str) -> None:
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    # -- commits -----------------------------------------------------------------------------------
+
     @rule(several=st.lists(wishes, min_size=1, max_size=4))
     def commit(self, several: list[Wish]) -> None:
         """Some commits at once: they share a transaction, and each has the fate it would have had alone."""
         commits = [self.wanted(wish) for wish in several]
-        outcomes = self.run(
-            Effect.all(
-                [self.storage.commit(one).fold(lambda error: error, lambda _: None) for one in commits],
-                concurrency="unbounded",
-            )
-        )
-        assert outcomes == [self.model.commit(one) for one in commits]
+        self.sent += commits
+        self.both(commits)
+
+    @rule(nth=st.integers(1, 6))
+    def send_again(self, nth: int) -> None:
+        """One whose answer was lost, perhaps long ago, and perhaps after it was refused."""
+        if nth <= len(self.sent):
+            self.both([self.sent[-nth]])
+            self.count("sent again")
 
     def wanted(self, wish: Wish) -> Commit:
         key = wish.key
@@ -145,26 +155,59 @@ class SqliteAndModel(RuleBasedStateMachine):
             before=before,
             after=after,
             at=self.now,
+            token=token(),
             events=events,
-            mark=wish.mark and Mark(wish.mark, self.now + wish.mark_for),
+            mark=None if wish.mark is None else Mark(wish.mark, self.now + wish.mark_for),
             dead_letter=None
             if wish.letter_for is None
-            else letter(before or after or self.newborn(wish), self.now + wish.letter_for),
+            else letter(self.newborn(wish), self.now + wish.letter_for),
         )
 
     def next_record(self, wish: Wish, before: Instance | None) -> Instance:
-        alarm = None if wish.alarm_in is None else Alarm(self.now + wish.alarm_in, "schedule")
-        if before is None:
-            return attrs.evolve(self.newborn(wish), state=wish.state, alarm=alarm)
-        return before.evolve(state=wish.state, alarm=alarm)
+        after = self.newborn(wish) if before is None else before.evolve()
+        return attrs.evolve(
+            after,
+            state=wish.state,
+            alarm=None if wish.alarm_in is None else Alarm(self.now + wish.alarm_in, "schedule"),
+            lease=None if wish.owner is None else Lease(wish.owner, self.now + wish.lease_for),
+            crashes=wish.crashes,
+            quarantined=wish.quarantined,
+        )
 
     def newborn(self, wish: Wish) -> Instance:
         self.lives += 1
         return Instance(key=wish.key, incarnation=f"life-{self.lives}", created_at=self.now)
 
+    # -- runs --------------------------------------------------------------------------------------
+
+    @rule(key=keys, owner=owners, span=spans)
+    def claim(self, key: Key, owner: str, span: timedelta) -> None:
+        claim = Claim(key, owner, self.now, self.now + span)
+        found = self.run(self.storage.claim(claim))
+        assert found == self.model.claim(claim, 0 if found is None else found.instance.fence)
+        self.count("claimed" if found is not None else "not claimed")
+
+    @rule(owner=owners, held=st.dictionaries(keys, st.integers(-1, 0)), span=spans)
+    def renew(self, owner: str, held: dict[Key, int], span: timedelta) -> None:
+        """Leases that are held, and others, under the right fence and the one before."""
+        records = self.model.records
+        pairs = [(key, records[key].fence + off if key in records else 1) for key, off in held.items()]
+        kept = self.run(self.storage.renew(owner, pairs, self.now + span))
+        assert kept == self.model.renew(owner, pairs, self.now + span)
+
+    @rule(owner=owners, chosen=st.none() | st.sets(keys))
+    def release(self, owner: str, chosen: set[Key] | None) -> None:
+        self.run(self.storage.release(owner, chosen))
+        stored = {one.key: one.fence for one in self.run(self.storage.instances())}
+        self.model.release(owner, chosen, stored)
+
+    # -- everything else ---------------------------------------------------------------------------
+
     @rule(seconds=st.integers(1, 4))
     def let_time_pass(self, seconds: int) -> None:
+        """Nobody sends again what was to be done at another time: marks of that time may be forgotten."""
         self.now += seconds * SECOND
+        self.sent.clear()
 
     @rule(chosen=st.sets(st.integers(0, 5)))
     def send_events(self, chosen: set[int]) -> None:
@@ -180,61 +223,82 @@ class SqliteAndModel(RuleBasedStateMachine):
 
     @rule()
     def open_again(self) -> None:
-        """A new process finds everything."""
+        """A new process finds everything, and nobody who runs anything."""
         self.run(self.scope.close(Success(None)))
         self.open()
+        self.model.take_over(self.now)
 
     @rule(jobs=st.sets(st.sampled_from(JOBS)), limit=st.integers(0, 4))
     def look_what_is_due(self, jobs: set[JobName], limit: int) -> None:
         due = self.model.due(self.now, jobs)
         assert self.run(self.storage.due(self.now, limit, jobs)) == due[:limit]
-        alarms = [
-            one.alarm.at
-            for key, one in self.model.records.items()
-            if one.alarm and (key.kind, key.job) in jobs
-        ]
-        assert self.run(self.storage.next_due(jobs)) == min(alarms, default=None)
-        later = min((at for at in alarms if at > self.now), default=None)
+        times = [at for at, _ in self.model.wakes(jobs)]
+        assert self.run(self.storage.next_due(jobs)) == min(times, default=None)
+        later = min((at for at in times if at > self.now), default=None)
         assert self.run(self.storage.next_due(jobs, after=self.now)) == later
 
-    @rule(
-        job=st.none() | st.sampled_from(JOBS),
-        after=st.none() | st.sampled_from(KEYS),
-        limit=st.integers(0, 4),
-    )
+    @rule(job=st.none() | st.sampled_from(JOBS), after=st.none() | keys, limit=st.integers(0, 4))
     def list_a_page(self, job: JobName | None, after: Key | None, limit: int) -> None:
-        keys = [
-            key
-            for key in sorted(self.model.records)
+        found = [
+            record
+            for key, record in sorted(self.model.records.items())
             if job in (None, (key.kind, key.job)) and (after is None or key > after)
         ]
-        found = self.run(self.storage.instances(job=job, after=after, limit=limit))
-        assert found == [self.model.records[key] for key in keys[:limit]]
+        assert self.run(self.storage.instances(job=job, after=after, limit=limit)) == found[:limit]
+
+    @rule(key=keys, event_id=st.sampled_from("pq"))
+    def look_for_a_mark(self, key: Key, event_id: str) -> None:
+        marked = self.run(self.storage.is_marked(key, event_id, self.now))
+        assert marked == self.model.is_marked(key, event_id, self.now)
 
     @invariant()
     def they_agree(self) -> None:
-        """What is stored, remembered, waiting and dead is the same."""
-        storage, model = self.storage, self.model
-        for key in KEYS:
-            assert self.run(storage.load(key)) == model.records.get(key)
-            for event_id in "pq":
-                marked = self.run(storage.is_marked(key, event_id, self.now))
-                assert marked == model.is_marked(key, event_id, self.now)
-        assert self.run(storage.pending_events(1000)) == model.events
-        assert self.run(storage.dead_letters()) == model.letters
-        names = [(key.kind, key.job) for key in model.records]
-        assert self.run(storage.jobs()) == {name: names.count(name) for name in names}
+        """What is stored, remembered, waiting and dead is the same, and no invariant of records is broken."""
+        storage, model, records = self.storage, self.model, self.model.records
+        looks = [
+            *(storage.load(key) for key in KEYS),
+            storage.pending_events(1000),
+            storage.dead_letters(),
+            storage.survey(self.now, lease=SECOND),
+        ]
+        *found, events, letters, survey = self.run(Effect.all(looks, concurrency="unbounded"))
+        assert found == [records.get(key) for key in KEYS]
+        assert events == model.events
+        assert letters == model.letters
+        overdue = model.due(self.now, set(JOBS))
+        assert (survey.instances, survey.overdue) == (len(records), len(overdue))
+        assert survey.oldest_due == (records[overdue[0].key].wake_at if overdue else None)
+        assert survey.leased == sum(one.lease is not None for one in records.values())
+        assert not {violation.invariant for violation in survey.violations} & NEVER_BROKEN
+        type(self).steps += 1
 
     def teardown(self) -> None:
         self.run(self.scope.close(Success(None)))
-        self.loop.close()
         shutil.rmtree(self.folder)
 
 
-TestSqliteAgainstModel = SqliteAndModel.TestCase
-TestSqliteAgainstModel.settings = settings(
-    max_examples=25,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def test_sqlite_does_what_the_model_does(tier: int, report: Callable[..., None]) -> None:
+    """Thousands of random stories of commits, claims, releases and restarts, after each step the same."""
+    with asyncio.Runner() as SqliteAndModel.loop:
+        run_state_machine_as_test(
+            SqliteAndModel,
+            settings=settings(
+                max_examples=EXAMPLES * tier,
+                stateful_step_count=STEPS,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    told = SqliteAndModel.outcomes
+    assert all(told[name] for name in ("int", "claimed", "sent again", Conflict.__name__))
+    report(
+        "sqlite against a model",
+        stories=EXAMPLES * tier,
+        steps=SqliteAndModel.steps,
+        commits=told["int"],
+        conflicts=told[Conflict.__name__],
+        duplicates=told.get(DuplicateEventError.__name__, 0),
+        sent_again=told["sent again"],
+        claims=told["claimed"],
+        violations=0,
+    )

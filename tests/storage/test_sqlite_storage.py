@@ -7,19 +7,25 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from storage_scene import DAY, NOON, SECOND, USER, birth, born, change, fact, letter, on_file, task
 
-from durable_effect import Clock, Do, Effect
+from durable_effect import Clock, Do, Effect, provide_service
+from durable_effect.clock import TestClock
 from durable_effect.scope import Scope
 from durable_effect.testing import TestRuntime
 from durable_effect_jobs.errors import StorageError
-from durable_effect_jobs.instance import Alarm, Instance, Key, Mark
+from durable_effect_jobs.events import Failure
+from durable_effect_jobs.instance import Alarm, Claim, Due, Instance, Key, Lease, Mark
+from durable_effect_jobs.storage import JobName
 from durable_effect_jobs.storage.sqlite import SqliteStorage
+
+HOUR = timedelta(hours=1)
 
 
 def test_what_was_committed_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
@@ -36,10 +42,8 @@ def test_what_was_committed_is_there_when_the_file_is_opened_again(tmp_path: Pat
     def read(storage: SqliteStorage) -> Do[None, Any]:
         assert (yield from storage.load(USER)) == user
         assert (yield from storage.instances()) == [user, other]
-        assert (yield from storage.due(NOON, 10, [("task", "t"), ("continuous", "counter")])) == [
-            task("x"),
-            USER,
-        ]
+        due = yield from storage.due(NOON, 10, [("task", "t"), ("continuous", "counter")])
+        assert due == [Due(task("x"), suspect=False), Due(USER, suspect=False)]
         assert (yield from storage.is_marked(USER, "m", NOON))
         assert [event.event_id for event in (yield from storage.pending_events(10))] == ["a", "b"]
         assert [dead.instance for dead in (yield from storage.dead_letters())] == [other]
@@ -223,26 +227,203 @@ def test_what_expired_while_closed_is_removed(tmp_path: Path) -> None:
 
 
 def test_statements_use_their_indexes(tmp_path: Path) -> None:
-    """What is due, and what expired, is found without looking at everything."""
+    """What is due, leased or expired is found without looking at everything, and one row by its key."""
     from durable_effect_jobs.storage import sqlite
 
     path = tmp_path / "jobs.db"
     on_file(path, lambda _: Effect.void)
-    statements = [
-        (sqlite._DUE, ("task", "t", 0, 1), "SEARCH instance USING COVERING INDEX instance_alarm"),
-        (sqlite._NEXT_DUE, ("task", "t", 0), "SEARCH instance USING COVERING INDEX instance_alarm"),
+    wake = "SEARCH instance USING INDEX instance_wake (kind=? AND job=? AND wake_us"
+    its_row = "SEARCH instance USING INDEX sqlite_autoindex_instance_1 (kind=? AND job=? AND id=?)"
+    key = ("task", "t", "x")
+    statements: list[tuple[str, tuple[object, ...], str]] = [
+        (sqlite._DUE, ("task", "t", 0, 1), f"{wake}<?)"),
+        (sqlite._NEXT_DUE, ("task", "t", 0), f"{wake}>?)"),
+        (sqlite._LOAD, key, its_row),
+        (sqlite._IS_CLAIMABLE, (*key, 0), its_row),
+        (sqlite._CLAIM, ("one", 0, 1, 0, *key), its_row),
+        (sqlite._RENEW, (0, *key, "one", 1), its_row),
+        (sqlite._RELEASE, (1, *key, "one"), its_row),
+        (sqlite._DELETE, (*key, "first", 1, 0), its_row),
+        (sqlite._LEASED_BY, ("one",), "SEARCH instance USING INDEX instance_lease (lease_owner=?)"),
+        (sqlite._CUT_LEASES, (0, 0), "INDEX instance_lease"),
+        (sqlite._HAS_RECEIPT, ("t",), "SEARCH receipt USING PRIMARY KEY"),
         (sqlite._JOBS, (), "USING COVERING INDEX"),
         (sqlite._INSTANCES, ("", "", "", 1), "SEARCH instance USING INDEX"),
         (sqlite._INSTANCES_OF, ("task", "t", "", 1), "SEARCH instance USING INDEX"),
-        (sqlite._REMOVE_EXPIRED_MARKS, (0, 1), "SEARCH mark USING COVERING INDEX mark_expiry"),
-        (sqlite._REMOVE_EXPIRED_LETTERS, (0, 1), "dead_letter_expiry"),
         (sqlite._REMOVE_EVENT, ("e",), "SEARCH outbox USING INDEX"),
+        *(
+            (remove, (0, 1), f"SEARCH {table} USING COVERING INDEX {table}_expiry")
+            for table, (remove, _) in sqlite._EXPIRY.items()
+        ),
     ]
     with closing(sqlite3.connect(path)) as connection:
         for statement, values, expected in statements:
             plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values))
             assert expected in plan, plan
             assert "TEMP B-TREE" not in plan, plan
+
+
+# -- runs ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_process_takes_over_at_once(tmp_path: Path) -> None:
+    """Leases that are found at opening end then, by the program's clock; others' runs count as crashed."""
+    path, late = tmp_path / "jobs.db", NOON + DAY
+    record, over = born(USER, NOON), born(task("x"), NOON)
+
+    @Effect.gen
+    def run_and_die(storage: SqliteStorage) -> Do[None, Any]:
+        for one, until in ((record, late + DAY), (over, late - DAY)):
+            yield from storage.commit(birth(one))
+            yield from storage.claim(Claim(one.key, "one", NOON, until))
+
+    @Effect.gen
+    def find(storage: SqliteStorage) -> Do[None, Any]:
+        left = yield from storage.load(USER)
+        assert left == attrs.evolve(record, fence=1, lease=Lease("one", late))
+        assert (yield from storage.load(over.key)) == attrs.evolve(
+            over, fence=2, lease=Lease("one", late - DAY)
+        )
+        claimed = yield from storage.claim(Claim(USER, "two", late, late + SECOND))
+        assert claimed is not None
+        assert claimed.recovered
+        assert claimed.instance == attrs.evolve(record, fence=3, crashes=1, lease=Lease("two", late + SECOND))
+        jobs: list[JobName] = [("task", "t"), ("continuous", "counter")]
+        assert (yield from storage.due(late + SECOND, 9, jobs)) == [
+            Due(over.key, suspect=False),
+            Due(USER, suspect=True),
+        ]
+
+    on_file(path, run_and_die)
+    opening = SqliteStorage.open(path).pipe(provide_service(Clock, TestClock(late)))
+    opening.flat_map(find).scoped().run()
+
+
+def test_a_claim_in_the_batch_of_another_write_sees_it(tmp_path: Path) -> None:
+    """What is remembered may be older than the transaction: the claim has what is in it."""
+    before = born(USER, NOON)
+    after = before.evolve(state=b"[2]")
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(before))
+        together: list[Effect[Any, Any]] = [
+            storage.commit(change(before, after)),
+            storage.claim(Claim(USER, "one", NOON, NOON + DAY)),
+            storage.renew("one", [(USER, 1)], NOON + SECOND),
+        ]
+        yield from Effect.all(together, concurrency="unbounded")
+        assert (yield from storage.load(USER)) == attrs.evolve(
+            after, fence=1, lease=Lease("one", NOON + SECOND)
+        )
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def test_fences_go_on_after_a_failed_batch(tmp_path: Path) -> None:
+    """A fence that was in a batch that failed was answered to nobody; those that follow are greater still."""
+
+    def shrink(connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        record = attrs.evolve(born(USER, NOON), lease=Lease("one", NOON))
+        assert (yield from storage.commit(birth(record))) == 1
+        stored = attrs.evolve(record, fence=1)
+        yield from storage._thread.read("shrink", shrink)
+        large = attrs.evolve(stored.evolve(state=b"x" * 1_000_000), lease=Lease("one", NOON))
+        again = change(stored, large)
+        assert isinstance((yield from storage.commit(again).flip()), StorageError)
+        assert (yield from storage.load(USER)) == stored
+        assert (yield from storage.commit(again)) == 2
+        assert (yield from storage.commit(again)) == 2
+        assert (yield from storage.load(USER)) == attrs.evolve(large, fence=2)
+
+    path = tmp_path / "jobs.db"
+    on_file(path, story)
+    birth_of_another = birth(attrs.evolve(born(task("x")), lease=Lease("one", NOON)))
+    assert on_file(path, lambda storage: storage.commit(birth_of_another)) > 2
+
+
+def test_receipts_are_removed_in_passing(tmp_path: Path) -> None:
+    """An hour after a removal nobody sends it again, and later commits take its receipts along."""
+
+    def receipts(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("SELECT count(*) FROM receipt").fetchone()[0])
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[list[int], Any]:
+        removal = change(born(), None)
+        yield from storage.commit(birth(born()))
+        yield from storage.commit(removal)
+        left: list[int] = []
+        for n, at in enumerate((NOON + HOUR - SECOND, NOON + HOUR)):
+            assert (yield from storage.commit(removal)) == 0
+            yield from storage.commit(birth(born(task(str(n))), at=at))
+            left.append((yield from storage._thread.read("count", receipts)))
+        return left
+
+    assert on_file(tmp_path / "jobs.db", story) == [2, 0]
+
+
+# -- what must never be stored -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "invariant", "detail"),
+    [
+        ("alarm_us = NULL", "I1", "task:t:x has an alarm or a lease, but nobody looks for it"),
+        ("lease_until_us = 5", "I2", "task:t:x has the end of a lease without its owner"),
+        ("lease_owner = 'one'", "I2", "task:t:x is leased by one without an end"),
+        ("revision = 0", "I3", "task:t:x has revision 0"),
+        ("fence = 7", "I4", "task:t:x has fence 7, but the last one given is 0"),
+        (
+            "lease_owner = 'one', lease_until_us = 5",
+            "I5",
+            "task:t:x is leased by one until 1970-01-01T00:00:00.000005+00:00, and nobody took it since",
+        ),
+        ("alarm_us = 5", "I6", "task:t:x is due since 1970-01-01T00:00:00.000005+00:00"),
+        ("kind = 'continuous', alarm_us = NULL", "I8", "continuous:t:x has neither alarm nor lease"),
+    ],
+)
+def test_what_must_not_be_is_found(damage: str, invariant: str, detail: str, tmp_path: Path) -> None:
+    """Each invariant is broken by hand, and the survey names it and the instance; others are not accused."""
+    path = tmp_path / "jobs.db"
+
+    @Effect.gen
+    def write(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born(task("x"), NOON)))
+        stopped = attrs.evolve(born(), stopped=True)
+        told = attrs.evolve(born(task("y")), last_error=Failure("E", '"alarm":[', ""))
+        yield from storage.commit(birth(stopped))
+        yield from storage.commit(birth(told))
+
+    on_file(path, write)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE instance SET {damage} WHERE id = 'x'")
+    look = SqliteStorage.open(path, read_only=True).flat_map(lambda one: one.survey(NOON, lease=SECOND))
+    found = {(one.invariant, one.detail) for one in look.scoped().run().violations}
+    assert (invariant, detail) in found
+    assert all(told.partition(" ")[0].endswith(":x") for _, told in found)
+
+
+def test_an_event_that_waits_too_long_is_found(tmp_path: Path) -> None:
+    """After seven days somebody is told which instance's event was not sent."""
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[list[Any], Any]:
+        yield from storage.commit(birth(born(USER, NOON + 30 * DAY), events=(fact("e"),)))
+        boundary = yield from storage.survey(NOON + 7 * DAY, lease=SECOND)
+        assert boundary.oldest_event == NOON
+        late = yield from storage.survey(NOON + 7 * DAY + SECOND, lease=SECOND)
+        return [boundary.violations, [(one.invariant, one.detail) for one in late.violations]]
+
+    assert on_file(tmp_path / "jobs.db", story) == [
+        (),
+        [("I7", f"continuous:counter:user-1: event e of {NOON.isoformat()} waits")],
+    ]
 
 
 # -- closing -------------------------------------------------------------------------------------------
@@ -264,7 +445,7 @@ def test_a_closed_storage_refuses_calls(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def _commit_one(storage: SqliteStorage) -> Effect[None, Any]:
+def _commit_one(storage: SqliteStorage) -> Effect[int, Any]:
     return storage.commit(birth(born()))
 
 
@@ -316,7 +497,7 @@ print("end")
 
 def test_options_are_checked_when_it_is_named() -> None:
     """An impossible option is a ValueError before anything is opened."""
-    for options in ({"synchronous": "off"}, {"cache_size": -1}, {"outbox_limit": 0}):
+    for options in ({"synchronous": "off"}, {"cache_size": -1}, {"outbox_limit": 0}, {"queue_limit": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             SqliteStorage.open("jobs.db", **options)  # type: ignore[arg-type]
 
@@ -335,7 +516,9 @@ def test_alarms_of_any_time_are_kept(tmp_path: Path) -> None:
             written.append(instance)
         assert (yield from storage.instances()) == written
         assert (yield from storage.next_due([("task", "t")])) == times[0]
-        assert (yield from storage.due(times[-1], 10, [("task", "t")])) == [one.key for one in written]
+        assert (yield from storage.due(times[-1], 10, [("task", "t")])) == [
+            Due(one.key, suspect=False) for one in written
+        ]
 
     on_file(tmp_path / "jobs.db", story, cache_size=0)
 
@@ -395,7 +578,7 @@ def test_it_works_on_virtual_time(tmp_path: Path) -> None:
     """A runtime that jumps from sleeper to sleeper waits for the disk as it does for any real work."""
 
     @Effect.gen
-    def story() -> Do[list[Key], Any]:
+    def story() -> Do[list[Due], Any]:
         storage = yield from SqliteStorage.open(tmp_path / "jobs.db")
         yield from storage.commit(birth(born(USER, NOON + DAY)))
         yield from Effect.sleep(DAY)
@@ -403,4 +586,4 @@ def test_it_works_on_virtual_time(tmp_path: Path) -> None:
         return (yield from storage.due(now, 10, [("continuous", "counter")]))
 
     with TestRuntime(NOON) as runtime:
-        assert runtime.run(story().scoped()) == [USER]
+        assert runtime.run(story().scoped()) == [Due(USER, suspect=False)]

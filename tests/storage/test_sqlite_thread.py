@@ -14,6 +14,8 @@ from durable_effect.exit import Exit, Failure, Success
 from durable_effect_jobs.errors import DuplicateEventError, StorageError
 from durable_effect_jobs.storage.sqlite_thread import DatabaseThread
 
+QUEUE_LIMIT = 2_000
+
 
 class Numbers:
     """A database with a table of numbers, and a record of what the thread tells its contents."""
@@ -91,7 +93,7 @@ def on_thread(numbers: Numbers, use: Callable[[DatabaseThread], Awaitable[None]]
     """Start a thread, use it, and close it."""
 
     async def main() -> DatabaseThread:
-        thread = DatabaseThread(lambda: numbers, numbers)
+        thread = DatabaseThread(lambda: numbers, numbers, QUEUE_LIMIT)
         await thread.start()
         try:
             await use(thread)
@@ -165,6 +167,24 @@ def test_a_batch_is_bounded(numbers: Numbers) -> None:
     on_thread(numbers, use)
 
 
+def test_the_queue_is_bounded(numbers: Numbers) -> None:
+    """What finds the queue full fails at once; what waits is served, and then there is room again."""
+
+    async def use(thread: DatabaseThread) -> None:
+        release, holding = await held(thread)
+        writes = [started(thread.write("add", add(n))) for n in range(QUEUE_LIMIT)]
+        await waiting(thread, QUEUE_LIMIT)
+        for refused in (thread.write("add", add(-1)), thread.read("stored", stored)):
+            error = await refused.flip()
+            assert str(error.cause) == f"{QUEUE_LIMIT} calls wait for the storage already"
+        release.set()
+        await holding
+        assert [await write for write in writes] == list(range(QUEUE_LIMIT))
+        assert await thread.read("stored", stored) == list(range(QUEUE_LIMIT))
+
+    on_thread(numbers, use)
+
+
 @pytest.mark.parametrize(
     "error",
     [DuplicateEventError("e"), ValueError("no"), sqlite3.IntegrityError("twice"), OverflowError("big")],
@@ -216,8 +236,8 @@ def test_a_commit_that_fails_acknowledges_nothing(numbers: Numbers) -> None:
     async def use(thread: DatabaseThread) -> None:
         exits = await in_one_batch(
             thread,
-            thread.write("add", add(1), then=lambda: happened.append(1)),
-            thread.write("add", add(2, of=99), then=lambda: happened.append(2)),
+            thread.write("add", add(1), then=lambda _: happened.append(1)),
+            thread.write("add", add(2, of=99), then=lambda _: happened.append(2)),
         )
         assert [type(one.cause.squash()) for one in exits] == [StorageError, StorageError]
         assert happened == []
@@ -272,9 +292,9 @@ def test_what_follows_a_write_comes_before_its_answer(numbers: Numbers) -> None:
     async def use(thread: DatabaseThread) -> None:
         await in_one_batch(
             thread,
-            thread.write("add", add(1), then=lambda: order.append(1)),
-            thread.write("add", add(1), then=lambda: order.append(2)),
-            thread.write("add", add(3), then=lambda: order.append(3)),
+            thread.write("add", add(1), then=lambda _: order.append(1)),
+            thread.write("add", add(1), then=lambda _: order.append(2)),
+            thread.write("add", add(3), then=lambda _: order.append(3)),
         )
         assert order == [1, 3]
 
