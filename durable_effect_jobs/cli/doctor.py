@@ -19,7 +19,7 @@ from durable_effect_jobs.cli import sqlite_health
 from durable_effect_jobs.cli.arguments import storage_from
 from durable_effect_jobs.cli.instance_view import countdown
 from durable_effect_jobs.cli.selection import State, tally
-from durable_effect_jobs.cli.sqlite_health import SqliteHealth, is_broken_rule
+from durable_effect_jobs.cli.sqlite_health import SqliteHealth
 from durable_effect_jobs.errors import StorageError
 from durable_effect_jobs.storage import Survey
 
@@ -32,6 +32,7 @@ Level: TypeAlias = Literal["problem", "note"]
 _OLDEST_SQLITE = (3, 37, 0)
 _WITHOUT_WAL_RESET_BUG = (3, 51, 3)
 _TOLERANCE = timedelta(seconds=5)  # clocks are adjusted by a little all the time
+_MOST_DETAILS = 100
 _SLOW_OUTBOX = timedelta(hours=1)
 
 
@@ -74,12 +75,12 @@ def examine(
     url: str, *, deep: bool, lease: timedelta, looked_at: Callable[[int], object]
 ) -> Do[Facts, StorageError, Need[Scope]]:
     """Read all that there is. A file that is not there or not ours is an error; a damaged one is a fact."""
-    now = yield from Clock.now()
     if sqlite_health.version < _OLDEST_SQLITE:
-        return Facts(now=now, sqlite=sqlite_health.version)
+        return Facts(now=(yield from Clock.now()), sqlite=sqlite_health.version)
     storage = yield from storage_from(url, read_only=True)
     errors: list[StorageError] = []
     health = yield from _noting(errors, sqlite_health.examine(url, deep=deep, lease=lease))
+    now = yield from Clock.now()  # and not before: a host may write while the file is read
     survey = yield from _noting(errors, storage.survey(now, lease=lease))
     states = yield from _noting(errors, tally(storage, now, looked_at))
     return Facts(
@@ -143,9 +144,8 @@ def _sqlite_too_old(facts: Facts) -> Iterator[Finding]:
             "sqlite",
             f"SQLite {version} may have the WAL-reset bug, which does not matter to one process",
             "Nothing, as long as only the host writes to the file. The bug needs two connections that"
-            " write or"
-            " checkpoint at the same time, and a host has one. Do not open the file to write with another"
-            " program while a host has it (sqlite3 -readonly is safe). SQLite 3.51.3 has it fixed.",
+            " write or checkpoint at the same time, and a host has one. Do not open the file to write with"
+            " another program while a host has it (sqlite3 -readonly is safe). SQLite 3.51.3 has it fixed.",
             level="note",
         )
 
@@ -156,9 +156,8 @@ def _clock_went_back(facts: Facts) -> Iterator[Finding]:
         yield _finding(
             "clock",
             f"the clock went back: the last write is {countdown(latest - facts.now)} in its future",
-            f"Set the clock of this machine right (it says {facts.now:%Y-%m-%d %H:%M:%S} UTC) and keep it"
-            " with NTP."
-            " Until it has caught up, alarms are late by as much; nothing is lost.",
+            f"Set the clock of this machine right (it says {facts.now:%Y-%m-%d %H:%M:%S} UTC) and keep"
+            " it so with NTP. Until it has caught up, alarms are late by as much; nothing is lost.",
         )
 
 
@@ -166,23 +165,13 @@ def _clock_went_back(facts: Facts) -> Iterator[Finding]:
 
 
 def _damaged(facts: Facts) -> Iterator[Finding]:
-    damages = () if facts.health is None else facts.health.damages
-    rules, others = [d for d in damages if is_broken_rule(d)], [d for d in damages if not is_broken_rule(d)]
-    if others:
+    if facts.health is not None and facts.health.damages:
         yield _finding(
             "integrity",
             "the file is damaged",
             "Stop the host, keep a copy of the file with its -wal, and restore a backup. Without one, try"
-            " `sqlite3 jobs.db .recover`, and look at the disk before you use it again.",
-            details=others,
-        )
-    if rules:
-        yield _finding(
-            "integrity",
-            "the file is whole, but has rows that were not written by durable-effect",
-            "Something else writes to the file: find it and stop it. What to do about the rows is said at"
-            " I1 to I8.",
-            details=rules,
+            " `sqlite3 jobs.db .recover`. Look at the disk before you use it again.",
+            details=facts.health.damages,
         )
 
 
@@ -192,8 +181,7 @@ def _unreadable(facts: Facts) -> Iterator[Finding]:
             "unreadable",
             "not all of the storage could be read: what follows may lack something",
             "See to the other findings first, above all to I2 and integrity. If there are none, a record"
-            " is not"
-            " what durable-effect writes: restore a backup, or remove the row.",
+            " is not what durable-effect writes: restore a backup, or remove the row.",
             details=[str(error) for error in facts.errors],
         )
 
@@ -205,38 +193,33 @@ _INVARIANTS = {
     "I1": (
         "an instance has an alarm or a lease, but nobody looks for it",
         "Something else wrote to the file. Stop the host; `durable-effect trigger INSTANCE_ID {storage}`"
-        " arms it"
-        " again. Where I2 is broken too, see to that first.",
+        " arms it again. Where I2 is broken too, see to that first.",
     ),
     "I2": (
         "a lease has no owner or no end",
         "Something else wrote to the file. Stop the host and give these leases up with the statement on"
-        " the page;"
-        " the next host runs what is due.",
+        " the page; the next host runs what is due.",
     ),
     "I3": (
         "an instance was never committed",
-        "Something else wrote to the file. Stop the host and see the page: an instance that was never"
-        " committed"
-        " has nothing to lose, so `durable-effect terminate INSTANCE_ID {storage}` and start it again.",
+        "Something else wrote to the file. Stop the host; `durable-effect trigger INSTANCE_ID {storage}`"
+        " commits it, and the next host runs it.",
     ),
     "I4": (
         "a run holds a fence that was never given",
         "The counter was set back, as by files that were mixed. Stop the host at once: runs can overwrite"
-        " each"
-        " other. Restore a backup, or set the counter with the statement on the page.",
+        " each other. Restore a backup, or set the counter with the statement on the page.",
     ),
     "I5": (
         "a lease is long over, and nobody took the instance",
         "Start a host that knows these jobs: `durable-effect run MODULE:JOBS {storage}`. If one runs, it"
-        " hangs:"
-        " restart it. If its limit `lease` is not 30 seconds, tell doctor with --lease.",
+        " hangs: restart it. If its limit `lease` is not 30 seconds, tell doctor with --lease.",
     ),
     "I6": (
         "an alarm is overdue",
         "Start a host that knows these jobs: `durable-effect run MODULE:JOBS {storage}`. If one runs: are"
-        " these"
-        " jobs registered in it? Does a handler block the event loop? Is Limits(concurrency=...) too low?",
+        " these jobs registered in it? Does a handler block the event loop? Is Limits(concurrency=...) too"
+        " low?",
     ),
     "I7": (
         "an event waits for more than 7 days",
@@ -246,8 +229,7 @@ _INVARIANTS = {
     "I8": (
         "a continuous job has neither alarm nor lease",
         "It will not run again by itself. Stop the host; `durable-effect trigger INSTANCE_ID {storage}`"
-        " brings"
-        " it back to its schedule.",
+        " brings it back to its schedule.",
     ),
 }
 
@@ -261,7 +243,9 @@ def _broken(facts: Facts) -> Iterator[Finding]:
 
 
 def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
+    if number == 1:
+        return "once"
+    return f"{number} times" if number < _MOST_DETAILS else f"{number} times or more"
 
 
 # -- what waits for somebody
@@ -283,8 +267,8 @@ def _counted(facts: Facts) -> Iterator[Finding]:
             "parked",
             f"{_number(states['parked'], 'instance')} cannot be run with the state that is stored",
             "Deploy a schema that reads the stored state; they are tried again by themselves within the"
-            " hour, or"
-            " at once after `durable-effect retry --state parked {storage}`. `ls --state parked` shows them.",
+            " hour, or at once after `durable-effect retry --state parked {storage}`. `ls --state parked`"
+            " shows them.",
         )
     if states.get("stopped"):
         yield _finding(
@@ -329,7 +313,7 @@ def _late(facts: Facts) -> Iterator[Finding]:
         lag = countdown(facts.now - survey.oldest_due)
         yield _finding(
             "overdue",
-            f"{_number(survey.overdue, 'instance')} waits to be run, the longest for {lag}",
+            f"waiting to be run: {_number(survey.overdue, 'instance')}, the longest for {lag}",
             "Start a host if none runs: `durable-effect run MODULE:JOBS {storage}`. Beyond a minute this"
             " is I6.",
             level="note",
@@ -344,11 +328,10 @@ def _unsent(facts: Facts) -> Iterator[Finding]:
     if age > _SLOW_OUTBOX:
         yield _finding(
             "outbox",
-            f"{_number(survey.outbox, 'event')} are not sent, the oldest for {countdown(age)}",
+            f"unsent: {_number(survey.outbox, 'event')}, the oldest for {countdown(age)}",
             "The endpoint of the tracker does not take them, or no host with this tracker runs: look for"
-            " warnings"
-            " of durable_effect_jobs.telemetry in the host's log. The outbox drops the oldest when it is"
-            " full.",
+            " warnings of durable_effect_jobs.telemetry in the host's log. The outbox drops the oldest"
+            " when it is full.",
         )
 
 

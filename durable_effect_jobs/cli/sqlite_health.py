@@ -17,7 +17,7 @@ from durable_effect_jobs.errors import StorageError
 from durable_effect_jobs.instance import from_micros
 from durable_effect_jobs.storage.sqlite_file import FileToRead
 
-__all__ = ["SqliteHealth", "examine", "is_broken_rule", "version"]
+__all__ = ["SqliteHealth", "examine", "version"]
 
 _MOST_DAMAGES = 100
 _RECEIPTS_LAST = timedelta(hours=1)
@@ -49,8 +49,7 @@ def _translated(error: Exception) -> StorageError:
 def _examine(path: Path, deep: bool, lease: timedelta) -> SqliteHealth:
     with closing(FileToRead(path).connect()) as connection:
         damages = tuple(_damages(connection, deep))
-        whole = all(is_broken_rule(damage) for damage in damages)
-        return SqliteHealth(damages=damages, latest=_latest(connection, lease) if whole else None)
+        return SqliteHealth(damages=damages, latest=None if damages else _latest(connection, lease))
 
 
 def _damages(connection: sqlite3.Connection, deep: bool) -> Iterator[str]:
@@ -60,11 +59,6 @@ def _damages(connection: sqlite3.Connection, deep: bool) -> Iterator[str]:
     except sqlite3.DatabaseError as error:
         lines = [str(error)]
     return (line for line in lines if line != "ok")
-
-
-def is_broken_rule(damage: str) -> bool:
-    """A row that should not be there, in a file that is whole."""
-    return damage.startswith("CHECK constraint failed")
 
 
 def _latest(connection: sqlite3.Connection, lease: timedelta) -> datetime | None:

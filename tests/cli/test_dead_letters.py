@@ -62,7 +62,10 @@ def test_dead_lists_what_was_purged(terminal: Terminal) -> None:
     assert {(one["reason"], one["last_error"]["type"]) for one in letters} == {("max_attempts", "Down")}
     table = terminal.run("dead", *STORAGE).stdout.splitlines()
     assert "debounce:batch:b" in table[2]
-    assert terminal.run("ls", *STORAGE).stderr == "no instances\n"
+    assert terminal.run("ls", *STORAGE).stderr == "no instances\n3 dead: --state dead shows them\n"
+    by_state = terminal.run("ls", *STORAGE, "--state", "dead", "--json").stdout
+    assert json.loads(by_state) == letters
+    assert {one["condition"] for one in letters} == {"dead"}
 
 
 def test_a_letter_is_replayed_once(terminal: Terminal) -> None:

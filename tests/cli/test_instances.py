@@ -125,12 +125,12 @@ def test_ls_lists_every_instance_without_the_users_code(stored: Terminal) -> Non
 
 
 def test_ls_shows_where_each_instance_stands(stored: Terminal) -> None:
-    """Status, next alarm, counts and last error."""
+    """State, next alarm, counts and last error."""
     said = stored.run("ls", *STORAGE)
 
     header, *lines = said.stdout.splitlines()
     by_name = {line.split("  ")[0]: line for line in lines}
-    assert header.split() == ["INSTANCE", "STATUS", "NEXT", "ALARM", "COUNTS", "LAST", "ERROR"]
+    assert header.split() == ["INSTANCE", "STATE", "NEXT", "ALARM", "COUNTS", "LAST", "ERROR"]
     assert by_name["continuous:counter:u1"].split()[1:4] == ["running", "59", "min"]
     assert by_name["continuous:counter:u1"].endswith(" s (schedule)    1 run")
     assert by_name["continuous:failing:u1"].endswith("  1 run            Refused: why='not today'")

@@ -12,6 +12,21 @@ import pytest
 from terminal import Said, Terminal
 
 STORAGE = ["--storage", "sqlite:///jobs.db"]
+COMMANDS = (
+    "demo",
+    "run",
+    "ls",
+    "show",
+    "doctor",
+    "retry",
+    "resume",
+    "dead",
+    "replay",
+    "purge",
+    "trigger",
+    "terminate",
+    "next",
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +49,20 @@ STORAGE = ["--storage", "sqlite:///jobs.db"]
         (["trigger", "continuous:refresher:u1", "--storage", "memory://"], "name the storage of the host"),
         (["trigger", "continuous:refresher:u1", *STORAGE, "--jobs", "app"], "'app' is no module:attribute"),
         (["terminate", "u1", *STORAGE], "that is kind:job:id"),
+        (["ls", *STORAGE, "--state", "asleep"], "--state"),
+        (["ls", *STORAGE, "--older-than", "long"], "--older-than: span: cannot read 'long'"),
+        (["doctor"], "--storage"),
+        (["doctor", "--storage", "memory://"], "name the storage of the host"),
+        (["doctor", "--storage", "sqlite:///:memory:"], "name the storage of the host"),
+        (["doctor", *STORAGE, "--lease", "soon"], "--lease"),
+        (["retry", *STORAGE], "retry which?"),
+        (["resume", *STORAGE, "--dry-run"], "resume which?"),
+        (["retry", "task:a:b", *STORAGE, "--all"], "either the ones that are named"),
+        (["retry", "b", *STORAGE], "that is kind:job:id"),
+        (["replay", "0", *STORAGE], "0 is no number of a dead letter"),
+        (["purge", "9" * 5000, *STORAGE], "is no number of a dead letter"),
+        (["replay", "--state", "stopped", *STORAGE], "replay is not for what is stopped, but for dead"),
+        (["purge", "1", *STORAGE, "--jobs", "app"], "'app' is no module:attribute"),
         (["run", "app:jobs"], "--storage"),
         (["run", "app:jobs", "--storage", "jobs.db"], "write sqlite:///jobs.db"),
         (["run", "app:jobs", *STORAGE, "--log-level", "loud"], "--log-level"),
@@ -112,11 +141,11 @@ def test_help_names_every_command(terminal: Terminal) -> None:
     """Without arguments, and with ``--help``."""
     for said in (terminal.run(), terminal.run("--help")):
         assert said.returncode == 0
-        for command in ("demo", "run", "ls", "show", "trigger", "terminate", "next"):
+        for command in COMMANDS:
             assert command in said.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "ls", "show", "trigger", "terminate", "next"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(typed: Callable[..., Said], command: str) -> None:
     """Its help says how it is used."""
     said = typed(command, "--help")
