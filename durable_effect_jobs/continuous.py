@@ -25,7 +25,7 @@ from durable_effect_jobs.attempt import Draft, Failed, Finished, Terminated, att
 from durable_effect_jobs.errors import InstanceNotFoundError, Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import Failure, JobExecuted, JobStarted, JobTerminated
 from durable_effect_jobs.failure import SETTLED, after_failure
-from durable_effect_jobs.instance import Alarm, Instance
+from durable_effect_jobs.instance import Alarm, Instance, idempotency_key
 from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
@@ -146,6 +146,7 @@ class ContinuousContext(Generic[S]):
     __slots__ = (
         "_draft",
         "attempt",
+        "fence",
         "id",
         "instance_id",
         "job_name",
@@ -170,11 +171,17 @@ class ContinuousContext(Generic[S]):
         """How many further ticks this run stands for; 0 when it is on time."""
         self.run_key: str = f"{before.incarnation}:{run.number}"
         """The same for every attempt of this run: the idempotency key to hand to other services."""
+        self.fence: int = before.fence
+        """Greater than that of every run before, for others to refuse one that has been overtaken."""
 
     @property
     def is_retry(self) -> bool:
         """Whether an earlier attempt of this run failed."""
         return self.attempt > 1
+
+    def idempotency_key(self, step: str) -> str:
+        """A key for one of several requests of this run, the same on every attempt and after a crash."""
+        return idempotency_key(self.run_key, step)
 
     @property
     def state(self) -> Effect[S]:

@@ -25,7 +25,7 @@ from durable_effect_jobs.attempt import Draft, Failed, Finished, attempt
 from durable_effect_jobs.errors import Kind, SchedulerError, ValidationError
 from durable_effect_jobs.events import DebounceFlushed, DebounceStarted, JobExecuted, JobTerminated
 from durable_effect_jobs.failure import SETTLED, after_failure, execution_error
-from durable_effect_jobs.instance import Alarm, Instance, Mark
+from durable_effect_jobs.instance import Alarm, Instance, Mark, idempotency_key
 from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
@@ -93,7 +93,17 @@ class DebounceEventContext(Generic[I, S]):
 class DebounceExecuteContext(Generic[S]):
     """What ``execute`` sees of the batch."""
 
-    __slots__ = ("_before", "_draft", "attempt", "flush_reason", "id", "instance_id", "job_name", "run_key")
+    __slots__ = (
+        "_before",
+        "_draft",
+        "attempt",
+        "fence",
+        "flush_reason",
+        "id",
+        "instance_id",
+        "job_name",
+        "run_key",
+    )
 
     def __init__(self, draft: Draft[S], before: Instance, attempt: int) -> None:
         self._draft = draft
@@ -106,11 +116,17 @@ class DebounceExecuteContext(Generic[S]):
         self.job_name: str = before.key.job
         self.run_key: str = f"{before.incarnation}:{_number(before, attempt)}"
         """The same for every attempt of this flush: the idempotency key to hand to other services."""
+        self.fence: int = before.fence
+        """Greater than that of every run before, for others to refuse one that has been overtaken."""
 
     @property
     def is_retry(self) -> bool:
         """Whether an earlier attempt at this flush failed."""
         return self.attempt > 1
+
+    def idempotency_key(self, step: str) -> str:
+        """A key for one of several requests of this run, the same on every attempt and after a crash."""
+        return idempotency_key(self.run_key, step)
 
     @property
     def state(self) -> Effect[S]:

@@ -11,6 +11,7 @@ what a crashed process left, and no work can be waiting with nobody to look for 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias, cast
@@ -36,6 +37,7 @@ __all__ = [
     "Lease",
     "Mark",
     "from_micros",
+    "idempotency_key",
     "text_problem",
     "to_micros",
 ]
@@ -83,6 +85,11 @@ def text_problem(name: str, text: object) -> ValidationError | None:
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return ValidationError.at(name, "$", "expected text without lone surrogates")
     return None
+
+
+def idempotency_key(run_key: str, step: str) -> str:
+    """The same for every execution of the same step of the same run: 32 hexadecimal digits."""
+    return hashlib.sha256(f"{run_key}:{step}".encode()).hexdigest()[:32]
 
 
 AlarmReason: TypeAlias = Literal["start", "schedule", "retry", "trigger", "flushAfter", "maxEvents", "manual"]
@@ -229,7 +236,7 @@ class Commit:
     before: Instance | None
     after: Instance | None
     """The new record; ``None`` removes it. With a lease it is taken for a run by the same write, under a new
-    fence that the storage gives; without one it keeps the fence of ``before``, and is free."""
+    fence that the storage gives; without one it keeps the fence of ``before`` (0 at birth), and is free."""
     at: datetime
     token: str
     """Unique to this write: one whose answer was lost is sent again with the same token. The record keeps

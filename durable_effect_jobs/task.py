@@ -31,7 +31,7 @@ from durable_effect_jobs.events import (
     TaskScheduled,
 )
 from durable_effect_jobs.failure import SETTLED, after_failure, execution_error
-from durable_effect_jobs.instance import Alarm, Instance, Mark
+from durable_effect_jobs.instance import Alarm, Instance, Mark, idempotency_key
 from durable_effect_jobs.retry import A_RETRY, Retry
 from durable_effect_jobs.step import (
     Codec,
@@ -177,13 +177,19 @@ class TaskEventContext(TaskContext[S]):
 class TaskExecuteContext(TaskContext[S]):
     """What ``execute`` sees."""
 
-    __slots__ = ("_before", "run_key")
+    __slots__ = ("_before", "fence", "run_key")
 
     def __init__(self, plan: _Plan[S], turn: Turn, before: Instance) -> None:
         super().__init__(plan, turn)
         self._before = before
         self.run_key: str = f"{before.incarnation}:{before.run_count + (0 if before.failed_attempts else 1)}"
         """The same for every attempt of this execution: the idempotency key to hand to other services."""
+        self.fence: int = before.fence
+        """Greater than that of every run before, for others to refuse one that has been overtaken."""
+
+    def idempotency_key(self, step: str) -> str:
+        """A key for one of several requests of this run, the same on every attempt and after a crash."""
+        return idempotency_key(self.run_key, step)
 
     @property
     def event_count(self) -> Effect[int]:

@@ -9,8 +9,9 @@ The contract:
   dead letter) would survive the loss of the process and, where the medium can promise it, of power.
   A commit whose ``before`` is no longer what is stored, or whose dead letter is gone, fails with
   :class:`Conflict`, one whose mark is remembered with ``DuplicateEventError``; both change nothing.
-  One that was applied already, told by its token, succeeds and changes nothing: after a ``StorageError``
-  nobody knows whether the write happened, and sending the same one again settles it.
+  One that was applied already, told by its token, succeeds and changes nothing, and answers the fence that
+  it was given then: after a ``StorageError`` nobody knows whether the write happened, and sending the same
+  one again settles it. The receipt of a removal also answers for the write before it.
 * ``claim`` is how a run begins and at the same time how the runs of a crashed worker are found: it takes an
   instance whose ``wake_at`` (:class:`~durable_effect_jobs.instance.Instance`) has come, under a lease and a
   new fence. Fences grow over the whole storage and are never given twice. The alarm stays until the commit.

@@ -18,6 +18,7 @@ from durable_effect_jobs import (
     DebounceExecuteContext,
     JobsClient,
     Limits,
+    Retry,
     Task,
     TaskEventContext,
     create_durable_jobs,
@@ -211,6 +212,34 @@ class TestCrashes:
             kit.run(client.start(id="innocent", input=0))
             kit._runtime.advance(timedelta(seconds=90))
             assert set(runs) == {"suspect", "innocent"}
+
+
+class TestKeysForOthers:
+    """What a run hands to other services."""
+
+    def test_keys_and_fences_of_runs(self) -> None:
+        """An idempotency key is the same after a crash and a retry, another for another step; fences grow."""
+        keys: list[str] = []
+        fences: list[int] = []
+
+        def execute(ctx: ContinuousContext[int]) -> Effect[None, str]:
+            keys.append(ctx.idempotency_key("charge"))
+            fences.append(ctx.fence)
+            assert ctx.idempotency_key("mail") != keys[-1]
+            if len(keys) == 1:
+                return Effect.sleep("1 hour")
+            return Effect.fail("no") if len(keys) == 2 else Effect.void
+
+        job = counter(execute, retry=Retry(max_attempts=3, delay="1 second"), logging="none")
+        with JobsTestKit(create_durable_jobs({"counter": job}), now=NOON) as kit:
+            kit.run(kit.client.continuous("counter").start(id="a", input=0))
+            kit._runtime.advance(timedelta(minutes=1))
+            kit.restart()
+            kit.advance("2 minutes")
+        assert keys[0] == keys[1] == keys[2]
+        assert keys[3] != keys[0]
+        assert len(keys[0]) == 32
+        assert fences == sorted(set(fences))
 
 
 class TestLostLeases:
