@@ -1,10 +1,16 @@
 """What durable jobs cost on a SQLite file, against bare ``sqlite3`` transactions that are as durable.
 
-    python benchmarks/jobs.py [--quick] [--json]
+    python benchmarks/jobs.py [--calls] [--quick] [--json]
 
-Files are in the temporary directory, set with ``TMPDIR``: on a RAM disk the figures say nothing. The bare
-transaction is ``BEGIN IMMEDIATE``, one upsert of a row as large as an instance's, ``COMMIT``, with a
-write-ahead log and ``synchronous=FULL``. Medians of the rounds, and of their ratios.
+Files are in the temporary directory, set with ``TMPDIR``: on a RAM disk the figures say nothing. Every call
+writes rows as large as an instance's, with a write-ahead log and ``synchronous=FULL``, and is measured beside
+the same rows written without this library:
+
+    bare transaction     BEGIN IMMEDIATE, one upsert, COMMIT, one after the other in the calling thread
+    bare group commit    a thread that upserts all that wait in one transaction, in a SAVEPOINT each, and
+                         answers the callers' futures: as many callers, each waiting for its own answer
+
+Medians of the rounds and of their ratios; latencies (p50, p99) are those of all rounds together.
 """
 
 from __future__ import annotations
@@ -13,15 +19,18 @@ import asyncio
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from sqlite3 import connect
+from queue import Empty, SimpleQueue
+from sqlite3 import Connection, connect
+from typing import TypeAlias
 
 import attrs
-from measure import Effort, Measurement, Row, effort, in_turns, per_second, report
+from measure import Answers, Effort, Measurement, Row, answers, effort, in_turns, per_second, report
 
 from durable_effect import Do, Effect
 from durable_effect_jobs import (
@@ -39,11 +48,11 @@ from durable_effect_jobs import (
 IDS = 1_000
 """How many instances "many ids" are."""
 
-CALLERS = 32
+CALLERS = 128
 ALONE = 50
 """Calls of one caller in a round, and transactions of one row."""
 
-TOGETHER = 320
+TOGETHER = 1_280
 """Calls of many callers in a round."""
 
 BACKLOG = 2_000
@@ -101,35 +110,94 @@ jobs = create_durable_jobs({"waiting": waiting, "atOnce": at_once, "batch": batc
 
 
 class Bare:
-    """A table with nothing but a key and a body, and one connection to it.
-
-    Each body is another one: SQLite does not write what is there already.
-    """
+    """A table with nothing but a key and a body, and one connection to it."""
 
     def __init__(self, path: Path, row_bytes: int) -> None:
-        self._bodies = (number.to_bytes(8, "big") + bytes(row_bytes - 8) for number in count())
-        self._connection = connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("CREATE TABLE row (id TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID")
+        self._bodies = _bodies(row_bytes)
+        self._connection = _open(path)
         self._connection.execute(_UPSERT, ("one", next(self._bodies)))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    async def transactions(self, ids: Iterator[str], rows: int, *, together: int) -> None:
-        """Upsert so many rows, some of them in each transaction."""
-        for done in range(0, rows, together):
-            self._connection.execute("BEGIN IMMEDIATE")
-            for _ in range(min(together, rows - done)):
-                self._connection.execute(_UPSERT, (next(ids), next(self._bodies)))
-            self._connection.execute("COMMIT")
+    async def write(self, its_id: str) -> None:
+        """Upsert a row in a transaction of its own."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(_UPSERT, (its_id, next(self._bodies)))
+        self._connection.execute("COMMIT")
 
-    async def reads(self, ids: Iterator[str], rows: int) -> None:
-        """Look so many rows up."""
-        for _ in range(rows):
-            self._connection.execute("SELECT body FROM row WHERE id = ?", (next(ids),)).fetchone()
+    async def read(self, its_id: str) -> None:
+        """Look a row up."""
+        self._connection.execute("SELECT body FROM row WHERE id = ?", (its_id,)).fetchone()
+
+
+class Grouped:
+    """Such a table, and a thread that writes whatever waits for it in one transaction."""
+
+    def __init__(self, path: Path, row_bytes: int) -> None:
+        self._bodies = _bodies(row_bytes)
+        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._serve, args=(path,))
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and close its connection."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    async def write(self, its_id: str) -> None:
+        """Upsert a row; returns when it is durable."""
+        durable: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.put((its_id, durable))
+        await durable
+
+    def _serve(self, path: Path) -> None:
+        with closing(_open(path)) as connection:
+            while batch := self._take():
+                self._transact(connection, batch)
+                self._loop.call_soon_threadsafe(_answer, batch)
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        waiting = self._waiting.get()
+        while waiting is not None:
+            batch.append(waiting)
+            try:
+                waiting = self._waiting.get_nowait()
+            except Empty:
+                return batch
+        return []  # closed: nobody waits any more
+
+    def _transact(self, connection: Connection, batch: list[_Waiting]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        for its_id, _ in batch:
+            connection.execute("SAVEPOINT one")
+            connection.execute(_UPSERT, (its_id, next(self._bodies)))
+            connection.execute("RELEASE one")
+        connection.execute("COMMIT")
+
+
+_Waiting: TypeAlias = "tuple[str, asyncio.Future[None]]"
+
+
+def _answer(batch: list[_Waiting]) -> None:
+    for _, durable in batch:
+        durable.set_result(None)
+
+
+def _open(path: Path) -> Connection:
+    connection = connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE row (id TEXT PRIMARY KEY, body BLOB) WITHOUT ROWID")
+    return connection
+
+
+def _bodies(row_bytes: int) -> Iterator[bytes]:
+    """Each body is another one: SQLite does not write what is there already."""
+    return (number.to_bytes(8, "big") + bytes(row_bytes - 8) for number in count())
 
 
 _UPSERT = """
@@ -207,26 +275,23 @@ CASES = (
 )
 
 
-async def calls(client: JobsClient, call: Call, ids: Iterator[str], number: int, callers: int) -> None:
+async def calls(client: JobsClient, call: Call, ids: Iterator[str], number: int, callers: int) -> Answers:
     """That many calls, by callers who each wait for an answer before they call again."""
-    tickets = iter(range(number))
-
-    async def caller() -> None:
-        for _ in tickets:
-            await call(client, next(ids))
-
-    await asyncio.gather(*(caller() for _ in range(callers)))
+    return await answers(number, callers, lambda: call(client, next(ids)).run_async())
 
 
 async def rows_of_calls(wanted: Effort, directory: Path, row_bytes: int) -> list[Row]:
     """Every case, with one caller and with many."""
-    with closing(Bare(directory / "bare.db", row_bytes)) as bare:
+    with (
+        closing(Bare(directory / "bare.db", row_bytes)) as bare,
+        closing(Grouped(directory / "grouped.db", row_bytes)) as grouped,
+    ):
         async with jobs.connect(f"sqlite:///{directory / 'jobs.db'}") as client:
             return [
                 row
                 for case in CASES
                 for callers, number in ((1, wanted.of(ALONE)), (CALLERS, wanted.of(TOGETHER)))
-                for row in await _rows_of_case(wanted, client, bare, case, case.ids(), callers, number)
+                for row in await _rows_of_case(wanted, client, bare, grouped, case, callers, number)
             ]
 
 
@@ -234,37 +299,45 @@ async def _rows_of_case(
     wanted: Effort,
     client: JobsClient,
     bare: Bare,
+    grouped: Grouped,
     case: Case,
-    ids: Iterator[str],
     callers: int,
     number: int,
 ) -> list[Row]:
-    baselines = _baselines(wanted, bare, case, callers)
-    ours: Measurement = lambda: per_second(number, lambda: calls(client, case.call, ids, number, callers))  # noqa: E731
-    measured = await in_turns(wanted.rounds, ours, *baselines.values())
-    figures, *theirs = measured
+    ids, alone = case.ids(), wanted.of(ALONE)
     name = f"{case.name}, {callers} caller{'s' if callers > 1 else ''}"
+
+    def ours() -> Awaitable[Answers]:
+        return calls(client, case.call, ids, number, callers)
+
+    if case.commits == 0:
+        measured = await in_turns(
+            wanted.rounds, ours, lambda: answers(number, 1, lambda: bare.read(next(ids)))
+        )
+        return [Answers.throughput(name, measured[0], "bare SELECT", measured[1])]
+    single, group = _writing(bare.write, case), _writing(grouped.write, case)
+    measured = await in_turns(
+        wanted.rounds, ours, lambda: answers(alone, 1, single), lambda: answers(number, callers, group)
+    )
+    figures, singles, groups = measured
+    of_writes = "bare" if case.commits == 1 else f"{case.commits} x bare"
     return [
-        Row.of_rounds(name, figures, "calls/s", baseline, of_baseline)
-        for baseline, of_baseline in zip(baselines, theirs, strict=True)
+        Answers.throughput(name, figures, f"{of_writes} transaction", singles),
+        Answers.throughput(name, figures, f"{of_writes} group commit", groups),
+        *Answers.latencies(name, figures, f"{of_writes} group commit", groups),
     ]
 
 
-def _baselines(wanted: Effort, bare: Bare, case: Case, callers: int) -> dict[str, Measurement]:
+def _writing(write: Callable[[str], Awaitable[None]], case: Case) -> Callable[[], Awaitable[None]]:
+    """As many writes as a call commits, each when the one before it is durable."""
     ids = case.ids()
-    if case.commits == 0:
-        reads = wanted.of(TOGETHER)
-        return {"bare SELECT": lambda: per_second(reads, lambda: bare.reads(ids, reads))}
 
-    def of(calls: int, together: int) -> Measurement:
-        rows = calls * case.commits
-        return lambda: per_second(calls, lambda: bare.transactions(ids, rows, together=together))
+    async def write_all() -> None:
+        its_id = next(ids)
+        for _ in range(case.commits):
+            await write(its_id)
 
-    what = "bare transaction" if case.commits == 1 else f"{case.commits} bare transactions"
-    single = {what: of(wanted.of(ALONE), 1)}
-    if callers == 1:
-        return single
-    return single | {f"bare transaction of {callers} rows": of(wanted.of(TOGETHER), callers)}
+    return write_all
 
 
 # ---- alarms ------------------------------------------------------------------------------------------------
@@ -310,21 +383,30 @@ class Backlog:
 
 
 async def rows_of_alarms(wanted: Effort, directory: Path, row_bytes: int) -> list[Row]:
-    """Alarms that fell due while nobody ran them."""
+    """Alarms that fell due while nobody ran them. Each commits twice: it is taken for its run, and over."""
     number, alone = wanted.of(BACKLOG), wanted.of(ALONE)
+    case = Case("alarms", send, new_ids, commits=2)
     backlogs = (Backlog(directory / f"backlog-{n}.db", number) for n in count())
-    with closing(Bare(directory / "bare-alarms.db", row_bytes)) as bare:
-        ids = new_ids()
-        ours, single, grouped = await in_turns(
-            wanted.rounds,
-            lambda: next(backlogs).fire(),
-            lambda: per_second(alone, lambda: bare.transactions(ids, alone, together=1)),
-            lambda: per_second(number, lambda: bare.transactions(ids, number, together=AT_A_TIME)),
-        )
+    with (
+        closing(Bare(directory / "bare-alarms.db", row_bytes)) as bare,
+        closing(Grouped(directory / "grouped-alarms.db", row_bytes)) as grouped,
+    ):
+        single, group = _writing(bare.write, case), _writing(grouped.write, case)
+
+        async def fire() -> float:
+            return await next(backlogs).fire()
+
+        async def one_by_one() -> float:
+            return (await answers(alone, 1, single)).per_second
+
+        async def in_groups() -> float:
+            return (await answers(number, AT_A_TIME, group)).per_second
+
+        ours, *theirs = await in_turns(wanted.rounds, fire, one_by_one, in_groups)
     name = f"alarms, backlog of {number:,}"
     return [
-        Row.of_rounds(name, ours, "alarms/s", "bare transaction", single),
-        Row.of_rounds(name, ours, "alarms/s", f"bare transaction of {AT_A_TIME} rows", grouped),
+        Row.of_rounds(name, ours, "alarms/s", f"2 x bare {baseline}", of_baseline)
+        for baseline, of_baseline in zip(("transaction", "group commit"), theirs, strict=True)
     ]
 
 
@@ -374,16 +456,18 @@ def _run(*arguments: str) -> str:
 
 
 async def main() -> None:
-    wanted = effort(__doc__, rounds=15, quick_rounds=4)
+    wanted = effort(
+        __doc__, rounds=15, quick_rounds=4, switches={"calls": "calls and alarms, without memory and imports"}
+    )
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         row_bytes = await bytes_per_row(directory)
         rows = [
             *await rows_of_calls(wanted, directory, row_bytes),
             *await rows_of_alarms(wanted, directory, row_bytes),
-            *await rows_of_memory(wanted, directory),
-            *await rows_of_imports(wanted),
         ]
+        if "calls" not in wanted.switches:
+            rows += [*await rows_of_memory(wanted, directory), *await rows_of_imports(wanted)]
     report(rows, as_json=wanted.as_json)
 
 

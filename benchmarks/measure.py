@@ -7,6 +7,7 @@ what is measured and what it is measured against take turns (A B A B), and every
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time_ns
+from typing import TypeVar
+
+A = TypeVar("A")
 
 Measurement = Callable[[], Awaitable[float]]
 
@@ -46,6 +50,35 @@ class Row:
         """The medians, and the median of the ratios of each round: what slows a round slows both."""
         ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
         return Row(name, median(ours), unit, baseline, median(theirs), median(ratios))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many calls were answered a second, and after how many milliseconds each of them was."""
+
+    per_second: float
+    ms: tuple[float, ...]
+
+    @staticmethod
+    def percentile(rounds: Sequence[Answers], percent: int) -> float:
+        """So many percent of the calls of all rounds were answered within this time, in milliseconds."""
+        ms = sorted(ms for answers in rounds for ms in answers.ms)
+        return ms[min(len(ms) * percent // 100, len(ms) - 1)]
+
+    @staticmethod
+    def throughput(name: str, ours: Sequence[Answers], baseline: str, theirs: Sequence[Answers]) -> Row:
+        """Calls a second."""
+        figures = ([answers.per_second for answers in rounds] for rounds in (ours, theirs))
+        return Row.of_rounds(name, next(figures), "calls/s", baseline, next(figures))
+
+    @staticmethod
+    def latencies(name: str, ours: Sequence[Answers], baseline: str, theirs: Sequence[Answers]) -> list[Row]:
+        """How long a call takes, at the median and when it takes long."""
+        return [
+            Row(f"{name}, p{percent}", our, "ms", baseline, their, our / their)
+            for percent in (50, 99)
+            for our, their in [(Answers.percentile(ours, percent), Answers.percentile(theirs, percent))]
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +118,9 @@ def effort(
     )
 
 
-async def in_turns(rounds: int, *measurements: Measurement) -> list[list[float]]:
+async def in_turns(rounds: int, *measurements: Callable[[], Awaitable[A]]) -> list[list[A]]:
     """Measure each once, then each again, and so on; answers the figures of each."""
-    figures: list[list[float]] = [[] for _ in measurements]
+    figures: list[list[A]] = [[] for _ in measurements]
     for _ in range(rounds):
         for measure, of_this in zip(measurements, figures, strict=True):
             of_this.append(await measure())
@@ -99,6 +132,21 @@ async def per_second(count: int, work: Callable[[], Awaitable[object]]) -> float
     begin = perf_counter()
     await work()
     return count / (perf_counter() - begin)
+
+
+async def answers(number: int, callers: int, call: Callable[[], Awaitable[object]]) -> Answers:
+    """That many calls, by callers who each wait for an answer before they call again."""
+    ms: list[float] = []
+    tickets = iter(range(number))
+
+    async def caller() -> None:
+        for _ in tickets:
+            begin = perf_counter()
+            await call()
+            ms.append((perf_counter() - begin) * 1e3)
+
+    rate = await per_second(number, lambda: asyncio.gather(*(caller() for _ in range(callers))))
+    return Answers(rate, tuple(ms))
 
 
 async def nanoseconds(count: int, work: Callable[[], Awaitable[object]]) -> float:
@@ -170,7 +218,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}"
+    if figure >= 100:
+        return f"{figure:,.0f}"
+    return f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:

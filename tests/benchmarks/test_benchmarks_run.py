@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,52 @@ def test_every_row_of_the_core_is_positive_and_beside_a_baseline() -> None:
 def test_every_row_of_the_jobs_is_positive_and_beside_a_baseline() -> None:
     """The benchmark of jobs names each call, the backlog, the memory and the imports, and their baselines."""
     rows = reported("jobs.py")
-    calls = {
-        f"{call}, {callers} / bare transaction"
+    writes = {
+        f"{call}, {callers}"
         for call in ("start, many ids", "send, one id", "send, many ids", "add, one id", "add, many ids")
-        for callers in ("1 caller", "32 callers")
+        for callers in ("1 caller", "128 callers")
+    }
+    calls = {
+        row
+        for write in writes
+        for row in (
+            f"{write} / bare transaction",
+            f"{write} / bare group commit",
+            f"{write}, p50 / bare group commit",
+            f"{write}, p99 / bare group commit",
+        )
     }
     others = {
-        "add, many ids, 32 callers / bare transaction of 32 rows",
-        "alarms, backlog of 2 / bare transaction",
+        "start, one id (there already), 1 caller / bare SELECT",
+        "start + first run, many ids, 128 callers / 2 x bare group commit",
+        "alarms, backlog of 2 / 2 x bare transaction",
+        "alarms, backlog of 2 / 2 x bare group commit",
         "peak memory, 10 idle, sqlite:/// / their states in a dict",
         "peak memory, 10 idle, memory:// / their states in a dict",
         "import durable_effect_jobs / import asyncio, sqlite3, attrs, cattrs",
     }
     assert calls | others <= rows.keys()
     assert all(row["figure"] > 0 and row["ratio"] > 0 for row in rows.values())
+
+
+def test_calls_alone_leave_out_what_takes_processes_of_its_own() -> None:
+    """With --calls the benchmark of jobs reports calls and alarms, and neither memory nor imports."""
+    names = {row["name"] for row in json.loads(run("jobs.py", "--calls", "--json"))["rows"]}
+    assert "send, one id, 128 callers" in names
+    assert not any(name.startswith(("peak memory", "import ")) for name in names)
+
+
+def test_percentiles_are_those_of_all_rounds_together() -> None:
+    """Half of the calls took up to p50; a slow call in a hundred is beyond p99, whichever round it was in."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        answers = import_module("measure").Answers
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    rounds = [answers(1.0, tuple(map(float, range(100, 150)))), answers(1.0, (*map(float, range(49)), 1e6))]
+    assert answers.percentile(rounds, 50) == 101.0
+    assert answers.percentile(rounds, 99) == 1e6
+    assert answers.percentile([answers(1.0, (5.0,))], 99) == 5.0
 
 
 def test_the_table_says_where_it_was_measured() -> None:
