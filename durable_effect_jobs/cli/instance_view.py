@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from durable_effect_jobs.cli.selection import condition, status
+from durable_effect_jobs.errors import described
 from durable_effect_jobs.instance import DeadLetter, Instance
 
 __all__ = [
@@ -77,7 +78,7 @@ def _counted(number: int, what: str) -> str:
 def last_error(instance: Instance) -> str:
     """Type and message of the last failure, on one line."""
     error = instance.last_error
-    return "" if error is None else f"{error.type}: {error.message}"
+    return "" if error is None else described(error.type, error.message)
 
 
 def instance_table(instances: Sequence[Instance], now: datetime, *, wide: bool = True) -> Table:

@@ -12,16 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["progress"]
 
 
+_LONG = 2_000  # what takes no time needs no bar
+
+
 @contextmanager
 def progress(what: str, total: int | None = None) -> Generator[Callable[[int], None]]:
-    """Show a bar on the standard error, if that is a terminal, until the block ends; it leaves no trace.
+    """Show a bar on the standard error, if that is a terminal and there is much to do; it leaves no trace.
 
     What is given is to be called with the number of those that were done since the last time.
     """
-    if not sys.stderr.isatty():
-        yield lambda number: None
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda number: bar.advance(task, number)
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    task = bar.add_task(what, total=total)
+
+    def advance(number: int) -> None:
+        bar.advance(task, number)
+        if bar.tasks[0].completed > _LONG:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

@@ -59,9 +59,10 @@ class Terminal:
         """Start a command that goes on; leaving the ``with`` block kills it, should it still be there."""
         return Running(self.directory, [*COMMAND, *arguments])
 
-    def start_on_a_tty(self, *arguments: str) -> Running:
+    def start_on_a_tty(self, *arguments: str, **environment: str) -> Running:
         """Start it where somebody looks: its output is a terminal's, and what is typed reaches it."""
-        return Running(self.directory, [sys.executable, "-c", _ON_A_TTY, *COMMAND, *arguments])
+        command = [sys.executable, "-c", _ON_A_TTY, *COMMAND, *arguments]
+        return Running(self.directory, command, environment)
 
     def write(self, name: str, text: str) -> None:
         """Put a file into the directory."""
@@ -106,12 +107,14 @@ class Terminal:
 class Running:
     """A command that goes on, whose output is read as it comes. One that hangs is killed."""
 
-    def __init__(self, directory: Path, command: list[str]) -> None:
+    def __init__(
+        self, directory: Path, command: list[str], environment: dict[str, str] | None = None
+    ) -> None:
         self.process = subprocess.Popen(
             command,
             cwd=directory,
             stdin=subprocess.PIPE,
-            env=_environment({}),
+            env=_environment(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
