@@ -324,8 +324,6 @@ def _flush_reason(before: Instance) -> FlushReason:
 class Add(Command[AddResult]):
     """Reduce one event into the batch, opening one if need be; the event that fills it flushes it."""
 
-    brings_event: ClassVar[bool] = True
-
     event: object
     event_id: str | None = None
 
