@@ -199,7 +199,7 @@ class Command(ABC, Generic[Reply_co]):
     runs: ClassVar[bool] = False
     """Whether its purpose is that the instance runs now."""
     brings_event: ClassVar[bool] = False
-    """Whether it hands an event to an instance that lives on: if that is ended meanwhile, the event is refused
+    """Whether it hands an event to an instance that lives on: if that ends meanwhile, the event is refused
     instead of beginning another life."""
     preempts: ClassVar[bool] = False
     """Whether it waits for nobody: it ends the instance, and what it is doing."""
