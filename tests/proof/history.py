@@ -217,8 +217,17 @@ class _Instance:
                 self.broken.append(f"call {call.number} at position {position} said created={call.created}")
             if call.operation == "add" and call.count != position:
                 self.broken.append(f"call {call.number} at position {position} said {call.count} events")
-            if call.operation == "add" and call.filled != (position == FILLED):
+            full = position == FILLED
+            if call.operation == "add" and call.filled != full and not self._finished(call, placed):
                 self.broken.append(f"call {call.number} at position {position} said filled={call.filled}")
+
+    def _finished(self, call: Call, placed: dict[int, Run]) -> bool:
+        """Whether an added event went off with a flush that a crash had left."""
+        return call.filled and any(
+            run.before == placed[call.number].after and call.began < run.began < run.ended < call.ended
+            for run in self.runs
+            if not run.on_event
+        )
 
     def _check_event_ids(self) -> None:
         """One event of each id is accepted; a repeat is refused only if that one can have been before it."""
@@ -239,9 +248,9 @@ class _Instance:
         if self.place[0] == "basket":
             return self._baskets()
         points: list[_Point] = []
-        begun_by = {
-            writes[1].number: life for life, writes in self.writes.items() if self.place[0] != "pulse"
-        }
+        begun_by = {}
+        if self.place[0] != "pulse":
+            begun_by = {writes[1].number: life for life, writes in self.writes.items()}
         around = self._around("trigger")
         ends: Counter[int] = Counter()
         alive = False
@@ -310,7 +319,7 @@ class _Instance:
         return _Point(f"terminate {number}", call.began, call.ended, None)
 
     def _baskets(self) -> list[_Point]:
-        """Lives are numbered by the handler of their first event; a flush or a clear ends each but the last."""
+        """Handlers of first events number the lives; a flush or a clear ends each but the last."""
         points: list[_Point] = []
         around = self._around("flush")
         flushed = {run.before: run for run in self.runs if not run.on_event}
@@ -335,12 +344,12 @@ class _Instance:
         return points
 
     def _emptied(self, last: Run, emptied: Run | None, around: dict[int, int], clears: bool) -> _Point:
-        """The end of a basket. A clear comes in the midst of a flush, so with clears about it may be either."""
+        """The end of a basket. Clears may come in the midst of a flush: with clears it may be either."""
         text = f"the end of life {last.after.life}"
         if emptied is None or clears:
             return _Point(text, last.ended, _EVER, None)
-        filler = self.by_number.get(last.number) if last.after.count == FILLED else None
-        if filler is not None:
+        filler = self.by_number.get(last.number)
+        if filler is not None and filler.filled:
             return _Point(text, emptied.ended, filler.ended, None)
         return _Point(text, emptied.ended, self._latest(emptied, around, text), None)
 
@@ -349,14 +358,12 @@ class _Instance:
         told = Counter(
             call.count
             for call in self.calls
-            if call.outcome == "answered"
-            and (call.filled or (call.operation in ("flush", "clear") and not call.absent))
+            if call.outcome == "answered" and call.operation in ("flush", "clear") and not call.absent
         )
         for count, times in told.items():
             if times > ended[count or 0]:
-                self.broken.append(
-                    f"{times} calls emptied baskets with {count} events, of which there were {ended[count or 0]}"
-                )
+                there = f"there were {ended[count or 0]} baskets with {count} events"
+                self.broken.append(f"{there}, and {times} calls emptied one")
 
     def _is_gone(self) -> bool:
         """Whether the last look found nothing."""
