@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType] - untyped there
 )
 from storage_model import Model
-from storage_scene import NOON, SECOND, fact, letter, token
+from storage_scene import NOON, SECOND, fact, letter, on_file, token
 
 from durable_effect import Clock, Effect, provide_service
 from durable_effect.clock import TestClock
@@ -31,7 +31,7 @@ from durable_effect_jobs.storage import Conflict, JobName
 from durable_effect_jobs.storage.sqlite import SqliteStorage
 
 EXAMPLES = 3_000
-STEPS = 20
+STEPS = 12
 KEYS = [Key("task", "t", "a"), Key("task", "t", "a\0"), Key("task", "t:", "a"), Key("debounce", "t", "a")]
 JOBS: list[JobName] = [("task", "t"), ("task", "t:"), ("debounce", "t")]
 NEVER_BROKEN = {"I1", "I2", "I3", "I4"}
@@ -84,12 +84,14 @@ class SqliteAndModel(RuleBasedStateMachine):
     """Does everything twice."""
 
     loop: ClassVar[asyncio.Runner]
+    empty: ClassVar[Path]
     steps: ClassVar[int] = 0
     outcomes: ClassVar[dict[str, int]] = {}
 
     @initialize(cache_size=st.sampled_from([0, 2, 100]))
     def begin(self, cache_size: int) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        shutil.copyfile(self.empty, self.folder / "jobs.db")
         self.cache_size = cache_size
         self.model = Model()
         self.now = NOON
@@ -100,6 +102,7 @@ class SqliteAndModel(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
+        self.changed = True
         self.scope = Scope.make().run_sync()
         opening = SqliteStorage.open(
             self.folder / "jobs.db", synchronous="normal", cache_size=self.cache_size
@@ -113,16 +116,17 @@ class SqliteAndModel(RuleBasedStateMachine):
         return self.loop.run(main())
 
     def both(self, commits: list[Commit]) -> None:
-        outcomes = self.run(
-            Effect.all(
-                [self.storage.commit(one).fold(lambda error: error, lambda fence: fence) for one in commits],
-                concurrency="unbounded",
-            )
+        outcomes = self.together(
+            [self.storage.commit(one).fold(lambda error: error, lambda fence: fence) for one in commits]
         )
         for one, outcome in zip(commits, outcomes, strict=True):
             fence = outcome if isinstance(outcome, int) else 0
             assert self.model.commit(one, fence) == outcome
             self.count(type(outcome).__name__)
+        self.changed = True
+
+    def together(self, effects: list[Effect[Any, Any]]) -> list[Any]:
+        return list(self.run(Effect.all(effects, concurrency="unbounded")))
 
     def count(self, outcome: str) -> None:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -180,12 +184,16 @@ class SqliteAndModel(RuleBasedStateMachine):
 
     # -- runs --------------------------------------------------------------------------------------
 
-    @rule(key=keys, owner=owners, span=spans)
-    def claim(self, key: Key, owner: str, span: timedelta) -> None:
-        claim = Claim(key, owner, self.now, self.now + span)
-        found = self.run(self.storage.claim(claim))
-        assert found == self.model.claim(claim, 0 if found is None else found.instance.fence)
-        self.count("claimed" if found is not None else "not claimed")
+    @rule(chosen=st.lists(st.tuples(keys, owners, spans), min_size=1, max_size=4))
+    def claim(self, chosen: list[tuple[Key, str, timedelta]]) -> None:
+        """Some at once, perhaps for the same instance: one of them has it."""
+        claims = [Claim(key, owner, self.now, self.now + span) for key, owner, span in chosen]
+        self.former |= {key: self.model.records.get(key) for key, _, _ in chosen}
+        found = self.together([self.storage.claim(claim) for claim in claims])
+        for claim, taken in zip(claims, found, strict=True):
+            assert taken == self.model.claim(claim, 0 if taken is None else taken.instance.fence)
+            self.count("claimed" if taken is not None else "not claimed")
+        self.changed = True
 
     @rule(owner=owners, held=st.dictionaries(keys, st.integers(-1, 0)), span=spans)
     def renew(self, owner: str, held: dict[Key, int], span: timedelta) -> None:
@@ -194,12 +202,15 @@ class SqliteAndModel(RuleBasedStateMachine):
         pairs = [(key, records[key].fence + off if key in records else 1) for key, off in held.items()]
         kept = self.run(self.storage.renew(owner, pairs, self.now + span))
         assert kept == self.model.renew(owner, pairs, self.now + span)
+        self.changed = True
 
     @rule(owner=owners, chosen=st.none() | st.sets(keys))
     def release(self, owner: str, chosen: set[Key] | None) -> None:
+        self.former |= self.model.records
         self.run(self.storage.release(owner, chosen))
         stored = {one.key: one.fence for one in self.run(self.storage.instances())}
         self.model.release(owner, chosen, stored)
+        self.changed = True
 
     # -- everything else ---------------------------------------------------------------------------
 
@@ -209,59 +220,70 @@ class SqliteAndModel(RuleBasedStateMachine):
         self.now += seconds * SECOND
         self.sent.clear()
 
-    @rule(chosen=st.sets(st.integers(0, 5)))
-    def send_events(self, chosen: set[int]) -> None:
-        ids = {self.model.events[n].event_id for n in chosen if n < len(self.model.events)}
-        self.run(self.storage.events_sent(ids))
-        self.model.events = [event for event in self.model.events if event.event_id not in ids]
+    @rule(sent=st.sets(st.integers(0, 5)), number=st.integers(0, 6))
+    def clean_up(self, sent: set[int], number: int) -> None:
+        """Remove some events, and a dead letter that may be there."""
+        model = self.model
+        ids = {model.events[n].event_id for n in sent if n < len(model.events)}
+        there = any(one.number == number for one in model.letters)
+        cleaning = [self.storage.events_sent(ids), self.storage.remove_dead_letter(number)]
+        assert self.together(cleaning)[1] == there
+        model.events = [event for event in model.events if event.event_id not in ids]
+        model.letters = [one for one in model.letters if one.number != number]
+        self.changed = True
 
-    @rule(number=st.integers(0, 6))
-    def remove_letter(self, number: int) -> None:
-        there = [one for one in self.model.letters if one.number == number]
-        assert self.run(self.storage.remove_dead_letter(number)) == bool(there)
-        self.model.letters = [one for one in self.model.letters if one.number != number]
-
-    @rule()
-    def open_again(self) -> None:
+    @rule(really=seldom)
+    def open_again(self, really: bool) -> None:
         """A new process finds everything, and nobody who runs anything."""
-        self.run(self.scope.close(Success(None)))
-        self.open()
-        self.model.take_over(self.now)
+        if really:
+            self.run(self.scope.close(Success(None)))
+            self.open()
+            self.model.take_over(self.now)
 
-    @rule(jobs=st.sets(st.sampled_from(JOBS)), limit=st.integers(0, 4))
-    def look_what_is_due(self, jobs: set[JobName], limit: int) -> None:
-        due = self.model.due(self.now, jobs)
-        assert self.run(self.storage.due(self.now, limit, jobs)) == due[:limit]
-        times = [at for at, _ in self.model.wakes(jobs)]
-        assert self.run(self.storage.next_due(jobs)) == min(times, default=None)
-        later = min((at for at in times if at > self.now), default=None)
-        assert self.run(self.storage.next_due(jobs, after=self.now)) == later
-
-    @rule(job=st.none() | st.sampled_from(JOBS), after=st.none() | keys, limit=st.integers(0, 4))
-    def list_a_page(self, job: JobName | None, after: Key | None, limit: int) -> None:
-        found = [
+    @rule(
+        jobs=st.sets(st.sampled_from(JOBS)),
+        job=st.none() | st.sampled_from(JOBS),
+        after=st.none() | keys,
+        limit=st.integers(0, 4),
+        marked=keys,
+    )
+    def look(
+        self, jobs: set[JobName], job: JobName | None, after: Key | None, limit: int, marked: Key
+    ) -> None:
+        """What is due and what will be, a page, and the marks of an instance."""
+        storage, model, now = self.storage, self.model, self.now
+        times = [at for at, _ in model.wakes(jobs)]
+        page = [
             record
-            for key, record in sorted(self.model.records.items())
+            for key, record in sorted(model.records.items())
             if job in (None, (key.kind, key.job)) and (after is None or key > after)
         ]
-        assert self.run(self.storage.instances(job=job, after=after, limit=limit)) == found[:limit]
-
-    @rule(key=keys, event_id=st.sampled_from("pq"))
-    def look_for_a_mark(self, key: Key, event_id: str) -> None:
-        marked = self.run(self.storage.is_marked(key, event_id, self.now))
-        assert marked == self.model.is_marked(key, event_id, self.now)
+        looks: list[tuple[Effect[Any, Any], object]] = [
+            (storage.due(now, limit, jobs), model.due(now, jobs)[:limit]),
+            (storage.next_due(jobs), min(times, default=None)),
+            (storage.next_due(jobs, after=now), min((at for at in times if at > now), default=None)),
+            (storage.instances(job=job, after=after, limit=limit), page[:limit]),
+            *(
+                (storage.is_marked(marked, event_id, now), model.is_marked(marked, event_id, now))
+                for event_id in "pq"
+            ),
+        ]
+        assert self.together([effect for effect, _ in looks]) == [expected for _, expected in looks]
 
     @invariant()
     def they_agree(self) -> None:
         """What is stored, remembered, waiting and dead is the same, and no invariant of records is broken."""
+        type(self).steps += 1
+        if not self.changed:
+            return
         storage, model, records = self.storage, self.model, self.model.records
-        looks = [
+        looks: list[Effect[Any, Any]] = [
             *(storage.load(key) for key in KEYS),
             storage.pending_events(1000),
             storage.dead_letters(),
             storage.survey(self.now, lease=SECOND),
         ]
-        *found, events, letters, survey = self.run(Effect.all(looks, concurrency="unbounded"))
+        *found, events, letters, survey = self.together(looks)
         assert found == [records.get(key) for key in KEYS]
         assert events == model.events
         assert letters == model.letters
@@ -270,15 +292,17 @@ class SqliteAndModel(RuleBasedStateMachine):
         assert survey.oldest_due == (records[overdue[0].key].wake_at if overdue else None)
         assert survey.leased == sum(one.lease is not None for one in records.values())
         assert not {violation.invariant for violation in survey.violations} & NEVER_BROKEN
-        type(self).steps += 1
+        self.changed = False
 
     def teardown(self) -> None:
         self.run(self.scope.close(Success(None)))
         shutil.rmtree(self.folder)
 
 
-def test_sqlite_does_what_the_model_does(tier: int, report: Callable[..., None]) -> None:
+def test_sqlite_does_what_the_model_does(tier: int, report: Callable[..., None], tmp_path: Path) -> None:
     """Thousands of random stories of commits, claims, releases and restarts, after each step the same."""
+    SqliteAndModel.empty = tmp_path / "empty.db"
+    on_file(SqliteAndModel.empty, lambda _: Effect.void)
     with asyncio.Runner() as SqliteAndModel.loop:
         run_state_machine_as_test(
             SqliteAndModel,
