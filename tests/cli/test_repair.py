@@ -179,13 +179,26 @@ def test_what_is_retried_runs_under_the_next_host(stored: Terminal) -> None:
     assert ids(stored, "--state", "stopped") == []
 
 
-def test_a_retried_task_is_not_run_once_more_for_the_retry_that_waited(stored: Terminal) -> None:
-    """The alarm of the retry is not kept beside the run that takes its place."""
+@pytest.mark.parametrize(
+    ("members", "next_alarm"),
+    [
+        ("""'$.alarm', json('[4102444800000000,"schedule"]'), '$.undecodable_count', 1""", None),
+        (
+            """'$.alarm', json('[4102444700000000,"retry"]'), '$.failed_attempts', 1,"""
+            """ '$.pending', json('[4102444800000000,"schedule"]')""",
+            "2100-01-01T00:00:00+00:00",
+        ),
+    ],
+)
+def test_a_retried_task_keeps_its_own_schedule_and_nothing_else(
+    stored: Terminal, members: str, next_alarm: str | None
+) -> None:
+    """What was put off is run in place of later, and what was kept aside stays."""
+    change = f"json_set(json_remove(CAST(record AS TEXT), '$.stopped'), {members})"
     with closing(sqlite3.connect(stored.directory / "jobs.db", isolation_level=None)) as connection:
         connection.execute(
-            "UPDATE instance SET alarm_us = 4102444800000000, record = CAST(json_set(json_remove("
-            "CAST(record AS TEXT), '$.stopped'), '$.alarm', json('[4102444800000000,\"retry\"]'),"
-            " '$.failed_attempts', 1) AS BLOB) WHERE kind = 'task'"
+            f"UPDATE instance SET alarm_us = 4102444800000000, record = CAST({change} AS BLOB)"
+            " WHERE kind = 'task'"
         )
 
     assert stored.run("retry", "task:order:a", *STORAGE).returncode == 0
@@ -193,7 +206,7 @@ def test_a_retried_task_is_not_run_once_more_for_the_retry_that_waited(stored: T
     with stored.start("run", "app:jobs", *STORAGE) as host:
         host.until("hosting")
         stored.until_shown("task:order:a", "  state\n    2")
-    assert stored.record("task:order:a")["alarm_at"] is None
+    assert stored.record("task:order:a")["alarm_at"] == next_alarm
 
 
 def test_retry_takes_names_and_does_what_it_can(stored: Terminal) -> None:
