@@ -12,9 +12,9 @@ import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -50,12 +50,15 @@ from durable_effect_jobs.storage.sqlite_thread import Database, DatabaseThread
 
 __all__ = ["SqliteStorage"]
 
+A = TypeVar("A")
+
 _log = logging.getLogger("durable_effect_jobs.storage")
 
 _EXPIRED_PER_BATCH = 100
 # Larger states are read again: the cache stays small whatever users store.
 _REMEMBERED_STATE_BYTES = 16_384
 _WARN_EVERY = 1000
+_PAGE = 1000
 _RECEIPT_US = 3_600_000_000
 
 _LONG_AGO = -(2**63) + 1
@@ -218,12 +221,13 @@ class SqliteStorage:
     def instances(
         self, *, job: JobName | None = None, after: Key | None = None, limit: int = 100
     ) -> Effect[list[Instance], StorageError]:
-        return self._thread.read("instances", lambda connection: _instances(connection, job, after, limit))
+        return self._thread.read(
+            "instances", lambda connection: self._contents.instances(connection, job, after, limit)
+        )
 
     def dead_letters(self, *, after: int = 0, limit: int = 100) -> Effect[list[DeadLetter], StorageError]:
         return self._thread.read(
-            "dead_letters",
-            lambda connection: [_letter(row) for row in connection.execute(_LETTERS, (after, limit))],
+            "dead_letters", lambda connection: self._contents.letters(connection, after, limit)
         )
 
     def remove_dead_letter(self, number: int) -> Effect[bool, StorageError]:
@@ -236,8 +240,7 @@ class SqliteStorage:
 
     def pending_events(self, limit: int) -> Effect[list[Event], StorageError]:
         return self._thread.read(
-            "pending_events",
-            lambda connection: [event_from_bytes(body) for (body,) in connection.execute(_PENDING, (limit,))],
+            "pending_events", lambda connection: self._contents.pending(connection, limit)
         )
 
     def events_sent(self, event_ids: Collection[str]) -> Effect[None, StorageError]:
@@ -282,6 +285,7 @@ class _Contents:
         "_latest_us",
         "_outbox_grew",
         "_outbox_limit",
+        "_reported",
         "dropped_events",
         "remembered",
     )
@@ -292,6 +296,7 @@ class _Contents:
         self.remembered: dict[Key, Instance | None] = {}
         """The records that were committed or read last; ``None`` for a key that has no record."""
         self.dropped_events = 0
+        self._reported: set[str] = set()
         self._expire_us: dict[_Expiring, int] = {}
         self._fence: int | None = None
         self._latest_us = _LONG_AGO - 1
@@ -402,6 +407,68 @@ class _Contents:
         if known is not None and (known.incarnation, known.revision, known.fence) == row[:3]:
             return known
         return _instance(key, connection.execute(_LOAD, _columns(key)).fetchone())
+
+    # -- listing ------------------------------------------------------------------------------------
+
+    def instances(
+        self, connection: sqlite3.Connection, job: JobName | None, after: Key | None, limit: int
+    ) -> list[Instance]:
+        behind = ("", "", "") if after is None else _columns(after)
+        if job is not None and job < behind[:2]:
+            return []
+
+        def page(last: tuple[Any, ...] | None, limit: int) -> list[Any]:
+            begin = behind if last is None else last[:3]
+            if job is None:
+                return connection.execute(_INSTANCES, (*begin, limit)).fetchall()
+            return connection.execute(
+                _INSTANCES_OF, (*job, begin[2] if job == begin[:2] else "", limit)
+            ).fetchall()
+
+        return self._readable(
+            "instance", page, lambda row: _instance(Key(row[0], row[1], row[2]), row[3:]), limit
+        )
+
+    def letters(self, connection: sqlite3.Connection, after: int, limit: int) -> list[DeadLetter]:
+        def page(last: tuple[Any, ...] | None, limit: int) -> list[Any]:
+            return connection.execute(_LETTERS, (after if last is None else last[0], limit)).fetchall()
+
+        return self._readable("dead letter", page, _letter, limit)
+
+    def pending(self, connection: sqlite3.Connection, limit: int) -> list[Event]:
+        def page(last: tuple[Any, ...] | None, limit: int) -> list[Any]:
+            return connection.execute(_PENDING, (0 if last is None else last[0], limit)).fetchall()
+
+        return self._readable("event", page, lambda row: event_from_bytes(row[1]), limit)
+
+    def _readable(
+        self,
+        what: str,
+        page: Callable[[tuple[Any, ...] | None, int], list[Any]],
+        read: Callable[[tuple[Any, ...]], A],
+        limit: int,
+    ) -> list[A]:
+        """The first ``limit`` rows that can be read. Damaged ones hide no others: each is reported once."""
+        found: list[A] = []
+        last: tuple[Any, ...] | None = None
+        while len(found) < limit:
+            asked = min(limit - len(found), _PAGE)
+            rows = page(last, asked)
+            for row in rows:
+                try:
+                    found.append(read(row))
+                except Exception as error:
+                    self._report(what, row, error)
+            if len(rows) < asked:
+                break
+            last = rows[-1]
+        return found
+
+    def _report(self, what: str, row: tuple[Any, ...], error: Exception) -> None:
+        name = f"{what} {':'.join(row[:3]) if what == 'instance' else row[0]}"
+        if name not in self._reported and len(self._reported) < _WARN_EVERY:
+            self._reported.add(name)
+            _log.error("%s is damaged, and left out: %s", name, error)
 
     # -- fences -------------------------------------------------------------------------------------
 
@@ -530,19 +597,6 @@ def _next_due(connection: sqlite3.Connection, jobs: frozenset[JobName], after_us
 
 def _jobs(connection: sqlite3.Connection) -> dict[JobName, int]:
     return {(kind, job): count for kind, job, count in connection.execute(_JOBS)}
-
-
-def _instances(
-    connection: sqlite3.Connection, job: JobName | None, after: Key | None, limit: int
-) -> list[Instance]:
-    behind = ("", "", "") if after is None else _columns(after)
-    if job is None:
-        rows = connection.execute(_INSTANCES, (*behind, limit))
-    elif job < behind[:2]:
-        return []
-    else:
-        rows = connection.execute(_INSTANCES_OF, (*job, behind[2] if job == behind[:2] else "", limit))
-    return [_instance(Key(row[0], row[1], row[2]), row[3:]) for row in rows]
 
 
 # -- rows ------------------------------------------------------------------------------------------
@@ -755,7 +809,7 @@ _EXPIRY: dict[_Expiring, tuple[str, str]] = {
 
 _ADD_EVENT = "INSERT INTO outbox (event_id, at_us, body) VALUES (?, ?, ?)"
 
-_PENDING = "SELECT body FROM outbox ORDER BY seq LIMIT ?"
+_PENDING = "SELECT seq, body FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?"
 
 _REMOVE_EVENT = "DELETE FROM outbox WHERE event_id = ?"
 
