@@ -30,6 +30,8 @@ from durable_effect_jobs import (
 )
 from durable_effect_jobs.errors import ExecutionError, InstanceNotFoundError, InvalidStateError
 from durable_effect_jobs.events import DebounceFlushed, JobTerminated
+from durable_effect_jobs.instance import Commit
+from durable_effect_jobs.storage.memory import MemoryStorage
 from durable_effect_jobs.testing import JobsTestKit
 
 TICK, RUN, WINDOW = "600 ms", "1 second", "20 seconds"
@@ -230,6 +232,28 @@ def test_every_order_of_add_flush_and_clear_loses_no_event(
                     wrong[word] = problem
     assert wrong == {}
     report("orders of add, flush and clear", words=4**6)
+
+
+class Careless(MemoryStorage):
+    """Writes without looking whether the record is still the one that was loaded."""
+
+    def commit(self, commit: Commit) -> Effect[Any, Any]:
+        write = super().commit
+        return self.load(commit.key).flat_map(lambda stored: write(attrs.evolve(commit, before=stored)))
+
+
+def test_a_storage_that_resurrects_what_was_cleared_is_found_out() -> None:
+    """With a storage that does not compare, some order brings back what a clear had ended."""
+    wrong: list[str] = []
+    some = [word for word in words("afct") if word.startswith("at") and word.count("c") == 1][:_AT_ONCE]
+    batches = Batches(lambda attempt: False, None, None)
+    with JobsTestKit(batches.jobs, storage=Careless()) as kit:
+        played = Play(kit, batches.ask).all(some)
+        kit.advance("10 minutes")
+        for word, asked in played.items():
+            facts = [event for event in kit.events if event.id == word]
+            wrong.extend([word] if _problem(word, asked, kit, batches, facts) else [])
+    assert wrong != []
 
 
 # -- tasks and continuous jobs ---------------------------------------------------------------------
