@@ -16,10 +16,11 @@ __all__ = ["FAULT_KINDS", "Dice", "FaultKind", "FaultWindow", "Faults", "Injecto
 T = TypeVar("T")
 
 FaultKind: TypeAlias = Literal[
-    "crash", "pause", "lost statement", "lost answer", "delay", "outage", "clock jump"
+    "crash", "restart", "pause", "lost statement", "lost answer", "delay", "outage", "clock jump"
 ]
-"""A process dies; it stands still while the others go on; a statement never reaches the storage; it does, and
-its answer is lost; it arrives when the lease is over; the storage is down for a while; the clock is set."""
+"""A process dies; it is stopped and started again, as for a deployment; it stands still while the others go on;
+a statement never reaches the storage; it does, and its answer is lost; it arrives when the lease is over; the
+storage is down for a while; the clock is set."""
 
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
@@ -68,6 +69,7 @@ class Faults:
     """
 
     crash: float = 0.0
+    restart: float = 0.0
     pause: float = 0.0
     lost_statement: float = 0.0
     lost_answer: float = 0.0
@@ -84,7 +86,7 @@ class Faults:
         """The weather of a seed."""
         dice = roll(seed, 1)
         speed: dict[str, Any] = {
-            "latency": timedelta(milliseconds=dice.choice((1, 5, 5, 40))),
+            "latency": timedelta(milliseconds=dice.choice((0, 1, 5, 5, 40))),
             "lease": timedelta(milliseconds=dice.choice((600, 1_000, 2_000, 4_000))),
             "poll_interval": timedelta(milliseconds=dice.choice((200, 500, 1_000))),
         }
@@ -92,6 +94,7 @@ class Faults:
             return Faults(**speed)
         return Faults(
             crash=dice.choice((0, 0.0005, 0.002, 0.01)),
+            restart=dice.choice((0, 0, 0.0005, 0.002)),
             pause=dice.choice((0, 0.0005, 0.003)),
             lost_statement=dice.choice((0, 0.002, 0.02)),
             lost_answer=dice.choice((0, 0.005, 0.03)),
@@ -107,6 +110,7 @@ class Faults:
         return not any(
             (
                 self.crash,
+                self.restart,
                 self.pause,
                 self.lost_statement,
                 self.lost_answer,
@@ -130,12 +134,12 @@ class Injector:
     """Rolls for faults at every boundary."""
 
     __slots__ = (
-        "_crash",
         "_dice",
         "_faults",
-        "_pause",
+        "_none",
         "_rolled",
         "_step",
+        "_steps",
         "_window",
         "calm",
         "counts",
@@ -147,9 +151,14 @@ class Injector:
         self._dice = dice
         self._window = window
         self._rolled = 0
-        self._crash = faults.crash
-        self._pause = self._crash + faults.pause
-        self._step = self._pause + faults.clock_jump
+        self._none = faults.none
+        self._steps: tuple[tuple[FaultKind, float], ...] = (
+            ("crash", faults.crash),
+            ("restart", faults.restart),
+            ("pause", faults.pause),
+            ("clock jump", faults.clock_jump),
+        )
+        self._step = sum(rate for _, rate in self._steps)
         self.counts: Counter[FaultKind] = Counter()
         self.calm = False
         """Once set nothing goes wrong any more."""
@@ -160,13 +169,7 @@ class Injector:
         """What happens to a process that is about to go on."""
         if self.calm or not self._step:
             return None
-        rolled = self._dice.random()
-        if rolled >= self._step:
-            return None
-        kind: FaultKind = (
-            "crash" if rolled < self._crash else "pause" if rolled < self._pause else "clock jump"
-        )
-        return kind if self._strikes(kind) else None
+        return self._struck(self._dice.random(), self._steps)
 
     def at_sending(self) -> FaultKind | None:
         """What happens to a statement on its way."""
@@ -189,9 +192,11 @@ class Injector:
         )
 
     def _either(self, rates: Collection[tuple[FaultKind, float]]) -> FaultKind | None:
-        if self.calm or self._faults.none:
+        if self.calm or self._none:
             return None
-        rolled = self._dice.random()
+        return self._struck(self._dice.random(), rates)
+
+    def _struck(self, rolled: float, rates: Collection[tuple[FaultKind, float]]) -> FaultKind | None:
         for kind, rate in rates:
             if rolled < rate:
                 return kind if self._strikes(kind) else None

@@ -217,7 +217,7 @@ class Simulation:
             seed,
             weather,
             self.storage(),
-            _registry(self.jobs.registry, weather),
+            simulated_registry(self.jobs.registry, weather),
             self.jobs.services,
             services=Env(made),
             window=window,
@@ -226,7 +226,7 @@ class Simulation:
         world.watch.slow = self.slow
         view = View(world, made)
         broken: Broken | None = None
-        with _quiet():
+        with quietly():
             try:
                 self._play(world, view)
             except Broken as found:
@@ -257,16 +257,13 @@ class Simulation:
 
     def _rest(self, world: World) -> None:
         """Let everything come to rest, without faults: leases end, alarms fire, retries are made."""
-        until = world.now + self.rest
-        while (coming := world.next_at()) is not None and coming <= until:
-            if not any(record.wake_at for record in world.watch.records.values()):
-                break
-            world.step()
+        world.run_for(self.rest, until_at_rest=True)
         world.watch.look_for_late_wake_ups()
         world.watch.survey()
 
 
-def _registry(registry: Registry, weather: Faults) -> Registry:
+def simulated_registry(registry: Registry, weather: Faults) -> Registry:
+    """The same jobs, with telemetry recorded and the lease and poll interval of a simulation."""
     simulated = registry.with_telemetry()
     simulated.limits = attrs.evolve(registry.limits, lease=weather.lease, poll_interval=weather.poll_interval)
     return simulated
@@ -314,7 +311,7 @@ def _report(world: World) -> SeedReport:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the logs of thousands of failures that were meant to happen."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

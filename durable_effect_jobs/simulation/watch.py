@@ -374,6 +374,12 @@ class Watch:
                     "no lost wake-up", f"nobody looks after it for {late:g} s: {short_record(record)}", key
                 )
 
+    def holds_nothing(self, owner: str) -> None:
+        """A process that ended in an orderly way has given back what it ran."""
+        for key, record in self.records.items():
+            if record.lease is not None and record.lease.owner == owner:
+                raise Broken("drain", f"its worker has stopped, and still holds it: {short_record(record)}", key)
+
     def survey(self) -> None:
         """The storage's own invariants."""
         told = _value(self.ask(self.storage.survey(self._world.wall, lease=self._world.weather.lease)))

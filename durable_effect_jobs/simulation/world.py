@@ -12,12 +12,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from types import GeneratorType
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import attrs
 
-from durable_effect import Clock, Effect, Env, Exit, Failure, Layer, Random, Scope
+from durable_effect import Clock, Effect, Env, Exit, Failure, Layer, Random, Scope, Success
 from durable_effect.exit import Cause
 from durable_effect.ops import VOID, AnyEffect, Wait
 from durable_effect.runtime import EMPTY, Fiber, Runtime, Waiter, from_exit
@@ -35,6 +35,8 @@ __all__ = ["Process", "World", "kill_process"]
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _NOTHING = timedelta()
+_PATIENCE = 200
+"""How often a program may fail with a typed error and begin again."""
 _MOST_SLICES = 4096
 _TRACED = 4000
 _JUMPS = (timedelta(seconds=5), timedelta(seconds=-3))
@@ -102,9 +104,16 @@ class World:
         happens()
         return True
 
-    def next_at(self) -> datetime | None:
-        """When the next thing happens."""
-        return self._queue[0][0] if self._queue else None
+    def run_for(self, span: timedelta, *, until_at_rest: bool = False) -> None:
+        """Let all happen that happens in this time; or stop as soon as no instance waits for anything."""
+        until = self.now + span
+        records = self.watch.records
+        while self._queue and self._queue[0][0] <= until:
+            if until_at_rest and not any(record.wake_at for record in records.values()):
+                return
+            self.step()
+        self.now = until
+        self.wall = until + self._skew
 
     def jump_clock(self, span: timedelta) -> None:
         """Set the clocks on or back, as an operator or a time server does."""
@@ -253,8 +262,15 @@ class Process:
         """What one of its programs found; raised when the process has come to wait."""
         self._number = len(world.processes)
         self._doomed = False
+        self._stopping = False
+        self._scope: Scope | None = None
         self._env = EMPTY
         world.processes.append(self)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop: its programs will begin again in its next life."""
+        return self._stopping
 
     def boot(self) -> None:
         """Start it: services, engine, programs."""
@@ -262,6 +278,7 @@ class Process:
         self.life += 1
         self.alive = True
         self._doomed = False
+        self._stopping = False
         self.engine = None
         self.runtime = Runtime()
         dice = Random.seeded((world.seed * 1_009 + self._number) * 1_000_003 + self.life)
@@ -275,7 +292,7 @@ class Process:
     @Effect.gen
     def _main(self) -> Generator[Any, Any, None]:
         world = self.world
-        scope = Scope()
+        scope = self._scope = Scope()
         services = yield from scope.extend(world.layer.build())
         around = yield from Effect.env()
         opened = Engine.open(world.registry, SimulatedStorage(self.send), alarms=self.alarms, polls=True)
@@ -295,7 +312,7 @@ class Process:
     def _look_at(self, exit: Exit[Any, Any]) -> None:
         """A process that cannot start gives up, and is started again."""
         if isinstance(exit, Failure) and self.engine is None:
-            self._doomed = True
+            self.kill()
 
     def send(self, waiter: Waiter, statement: Statement) -> None:
         """Send a statement to the storage."""
@@ -327,6 +344,8 @@ class Process:
         world = self.world
         if fault == "crash":
             self.crash()
+        elif fault == "restart":
+            self.stop()
         elif fault == "pause":
             self.pause(world.faults.span(world.weather.lease / 2, world.weather.lease * 3))
         else:
@@ -346,13 +365,34 @@ class Process:
     def doom(self, _: Waiter) -> None:
         """Die here and now, from within."""
         self.world.faults.counts["crash"] += 1
-        self._doomed = True
-        self.runtime.ready.clear()
+        self.kill()
 
     def pause(self, span: timedelta) -> None:
         """Stand still for so long, while the others and time go on."""
         self.paused_until = self.world.now + span
         self.world.trouble(f"{self.name} stands still for {span.total_seconds():g} s")
+
+    def stop(self) -> None:
+        """End in an orderly way, as for a deployment: programs are interrupted, the engine drains."""
+        if self._stopping or self.engine is None:
+            return
+        self._stopping = True
+        self.world.trouble(f"{self.name} is asked to stop")
+        self.start(self._stop(self.engine.owner)).observe(lambda _: self.kill())
+
+    @Effect.gen
+    def _stop(self, owner: str) -> Generator[Any, Any, None]:
+        running = [program.fiber for program in self.programs if program.fiber is not None]
+        yield from Fiber.interrupt_all(running)
+        asked_at, world = self.world.now, self.world
+        yield from cast("Scope", self._scope).close(Success(None))
+        if world.last_trouble <= asked_at:
+            world.watch.holds_nothing(owner)
+
+    def kill(self) -> None:
+        """Die as soon as what runs now waits."""
+        self._doomed = True
+        self.runtime.ready.clear()
 
     def crash(self) -> None:
         """Die without a last word, and be started again later."""
@@ -382,20 +422,23 @@ class Program:
     make: Callable[[JobsClient], AnyEffect]
     done: bool = False
     failures: int = 0
-    _patience: int = 200
+    fiber: Fiber[Any, Any] | None = None
 
     def start(self, process: Process, client: JobsClient) -> None:
         """Begin; a program that fails with a typed error is begun again after a moment."""
         effect = Effect.suspend(lambda: self.make(client))
-        process.start(effect).observe(lambda exit: self._ended(process, client, exit))
+        self.fiber = process.start(effect)
+        self.fiber.observe(lambda exit: self._ended(process, client, exit))
 
     def _ended(self, process: Process, client: JobsClient, exit: Exit[Any, Any]) -> None:
         if not isinstance(exit, Failure):
             self.done = True
             return
+        if process.stopping:
+            return
         error = exit.cause.squash()
         self.failures += 1
-        if not exit.cause.recoverable() or self.failures > self._patience:
+        if not exit.cause.recoverable() or self.failures > _PATIENCE:
             process.broken = Broken("the workload", f"fails with {type(error).__name__}: {error}")
             process.broken.__cause__ = error
             return

@@ -21,6 +21,8 @@ def check(view: View) -> None:
         _at_rest(view, books)
         return
     commit = cast("Commit", view.commit)
+    if commit.after is not None and commit.after.quarantined:
+        assert commit.after.crashes >= 3 and not view.faultless, f"quarantined: {commit.after}"
     _replay(books, commit)
     _events(books, commit)
     _side_effects(view, books, commit)

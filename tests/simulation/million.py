@@ -1,0 +1,108 @@
+"""Simulate a million turns, on all cores: ``python tests/simulation/million.py [TURNS] [--first SEED]``.
+
+Ends with the figures; the first seed that fails ends it with that seed's failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from time import perf_counter
+
+import attrs
+
+from checks import check
+from durable_effect_jobs.simulation import SeedReport, SimulationFailure, simulate
+from ledger import Books, jobs, workload
+
+__all__ = ["Total", "run_seeds", "simulate_turns"]
+
+_CHUNK = 25
+"""Seeds for which one process lives: garbage is left to its end."""
+
+
+@attrs.define
+class Total:
+    """The figures of a run."""
+
+    seeds: int = 0
+    turns: int = 0
+    statements: int = 0
+    virtual_time: timedelta = timedelta()
+    faults: Counter[str] = attrs.field(factory=Counter[str])
+    faultless_seeds: int = 0
+
+    def add(self, report: SeedReport) -> None:
+        """Count one seed."""
+        self.seeds += 1
+        self.turns += report.turns
+        self.statements += report.statements
+        self.virtual_time += report.virtual_time
+        self.faults.update(report.faults)
+        self.faultless_seeds += not report.faults
+
+
+def run_seeds(first: int) -> list[SeedReport] | str:
+    """Some seeds; the text of the failure if one fails."""
+    gc.disable()
+    try:
+        return [run_seed(seed) for seed in range(first, first + _CHUNK)]
+    except SimulationFailure as failure:
+        return str(failure)
+
+
+def run_seed(seed: int) -> SeedReport:
+    """The ledger under one seed, with three clients."""
+    report = simulate(
+        jobs, workload, check, seeds=[seed], outside={Books: Books}, callers=3, longest="10 minutes"
+    )
+    return report.seeds[0]
+
+
+def simulate_turns(turns: int, first: int = 0, processes: int | None = None) -> Total:
+    """As many seeds as it takes for so many turns."""
+    total = Total()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes or os.cpu_count(), maxtasksperchild=1) as pool:
+        for reports in pool.imap_unordered(run_seeds, _firsts(first)):
+            if isinstance(reports, str):
+                raise AssertionError(reports)
+            for report in reports:
+                total.add(report)
+            if total.turns >= turns:
+                return total
+    raise AssertionError("seeds never end")
+
+
+def _firsts(first: int) -> Iterator[int]:
+    return iter(range(first, first + 100_000_000, _CHUNK))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("turns", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
+    asked = parser.parse_args()
+    began = perf_counter()
+    try:
+        total = simulate_turns(asked.turns, asked.first)
+    except AssertionError as failure:
+        sys.exit(str(failure))
+    seconds = perf_counter() - began
+    faults = ", ".join(f"{count:,} {kind}" for kind, count in sorted(total.faults.items()))
+    print(
+        f"simulation: {total.turns:,} turns of {total.seeds:,} seeds ({total.faultless_seeds:,} of them without "
+        f"faults), {total.statements:,} statements, {total.virtual_time} of virtual time\n"
+        f"faults: {faults}\nviolations: 0\n{seconds:.0f} s, {total.turns / seconds:,.0f} turns/s"
+    )
+
+
+if __name__ == "__main__":
+    main()
