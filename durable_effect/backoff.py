@@ -12,6 +12,7 @@ that the caller has drawn; the cap holds after the spreading too.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,6 +26,15 @@ __all__ = ["Backoff", "BackoffPresets"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _JITTER: Final = 0.1
+
+
+def _factor(value: object) -> float:
+    if isinstance(value, int | float):
+        with contextlib.suppress(OverflowError):
+            factor = float(value)
+            if 1 <= factor < math.inf:
+                return factor
+    raise ValueError(f"factor must be a finite number of at least 1, not {value!r}")
 
 
 @attrs.frozen(repr=False)
@@ -44,9 +54,8 @@ class Backoff:
     @staticmethod
     def exponential(base: Span, *, factor: float = 2.0, max: Span | None = None) -> Backoff:
         """Wait `base`, then `factor` times as long after each further attempt, never longer than `max`."""
-        if not 1 <= factor < math.inf:
-            raise ValueError(f"factor must be a finite number of at least 1, not {factor!r}")
-        return Backoff(_Exponential(to_timedelta(base, positive=True, name="base"), float(factor)), _cap(max))
+        growth = _factor(factor)
+        return Backoff(_Exponential(to_timedelta(base, positive=True, name="base"), growth), _cap(max))
 
     @overload
     @staticmethod

@@ -133,8 +133,9 @@ def _dispatch(
     step: Step = yield from command.decide(job, before, turn)
     after = step.after
     decided_at = yield from Clock.now()  # a handler that schedules "now" means a moment after this call began
-    if after is before or after is None or after.quarantined or not after.is_due(decided_at):
-        if after is not None and after.quarantined and command.runs:
+    banned = after is not None and (after.quarantined or after.crashes >= registry.limits.quarantine_after)
+    if after is before or after is None or banned or not after.is_due(decided_at):
+        if after is not None and banned and command.runs:
             yield from Effect.fail(_in_quarantine(after, operation))
         written = yield from _written(registry, command, step, turn, worker).uninterruptible()
         return (command.answer(turn, step, None),) if written else _Conflicted(before)
@@ -258,14 +259,14 @@ def _claim_and_fire(
     if claimed is None:
         return None
     held = claimed.instance
-    if claimed.recovered:
-        step = yield from _after_crash(registry, held, now)
-        if step is not None:
-            fence = yield from _no_duplicate(_commit(registry, key, step, now, _RUN_RESENDS))
-            if fence is not None:
-                yield from _wake(key, step)
-                _report(job, held, cast("Fired", step.fired), step)
-            return step.fired
+    step = yield from _instead_of_a_run(registry, held, claimed.recovered, now)
+    if step is not None:
+        fence = yield from _no_duplicate(_commit(registry, key, step, now, _RUN_RESENDS))
+        if fence is not None:
+            yield from _wake(key, step)
+            if step.fired is not None:
+                _report(job, held, step.fired, step)
+        return step.fired
     if not held.is_due(now) or (held.crashes and not alone):
         yield from _give_back(held, worker)
         return None
@@ -274,30 +275,37 @@ def _claim_and_fire(
 
 
 @Effect.gen
-def _after_crash(registry: Registry, held: Instance, now: datetime) -> Do[Step | None]:
-    """The step for a run that died again: put off, ever longer, and in the end quarantined."""
+def _instead_of_a_run(registry: Registry, held: Instance, recovered: bool, now: datetime) -> Do[Step | None]:
+    """The step for what must not run now: it died again and is put off, ever longer, or quarantined."""
     if held.alarm is None:
         return None
     if held.crashes >= registry.limits.quarantine_after:
-        failure = Failure(
-            "Quarantined", f"its run ended {held.crashes} times in a row with the death of the process"
-        )
-        turn = Turn(key=held.key, now=now, limits=registry.limits)
-        fact = turn.fact(
-            JobFailed,
-            error=failure,
-            run_count=held.run_count,
-            attempt=held.failed_attempts + 1,
-            will_retry=False,
-        )
-        after = held.evolve(quarantined=True, last_error=failure)
-        return Step(before=held, after=after, events=(fact,), fired=Fired(result="quarantined"))
+        return _quarantine(registry, held, now)
+    if not recovered:
+        # The storage found an alarm that the record does not have: what it has takes its place.
+        return None if held.is_due(now) else Step(before=held, after=held.evolve())
     if held.crashes < 2:
         return None
     part = yield from Random.uniform(0.9, 1.1)
     delay = min(timedelta(seconds=2 ** (held.crashes - 1) - 1), _LONGEST_DELAY) * part
     after = held.evolve(alarm=Alarm(now + delay, held.alarm.reason))
     return Step(before=held, after=after, fired=Fired(result="put off"))
+
+
+def _quarantine(registry: Registry, held: Instance, now: datetime) -> Step:
+    failure = Failure(
+        "Quarantined", f"its run ended {held.crashes} times in a row with the death of the process"
+    )
+    turn = Turn(key=held.key, now=now, limits=registry.limits)
+    fact = turn.fact(
+        JobFailed,
+        error=failure,
+        run_count=held.run_count,
+        attempt=held.failed_attempts + 1,
+        will_retry=False,
+    )
+    after = held.evolve(quarantined=True, last_error=failure)
+    return Step(before=held, after=after, events=(fact,), fired=Fired(result="quarantined"))
 
 
 @Effect.gen

@@ -80,31 +80,36 @@ def bounded(value: Span, name: str = "span") -> timedelta:
     return span
 
 
+def _count(_: object, field: attrs.Attribute[int], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{field.name} is a whole number of at least 1, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """Bounds that hold for every instance; all can be set with ``create_durable_jobs(limits=...)``."""
 
-    max_state_bytes: int = attrs.field(default=1 << 20, validator=attrs.validators.ge(1))
+    max_state_bytes: int = attrs.field(default=1 << 20, validator=_count)
     """Largest encoded state (1 MiB)."""
     event_id_window: timedelta = attrs.field(default=timedelta(hours=24), converter=bounded)
     """How long an ``event_id`` is remembered."""
     dead_letter_retention: timedelta = attrs.field(default=timedelta(days=30), converter=bounded)
     """How long a dead letter is kept."""
-    concurrency: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    concurrency: int = attrs.field(default=100, validator=_count)
     """Alarms that run at the same time in one process."""
     poll_interval: timedelta = attrs.field(default=timedelta(seconds=1), converter=bounded)
     """Longest time between two looks at the storage: a clock that was set costs no more than this."""
     lease: timedelta = attrs.field(default=timedelta(seconds=30), converter=bounded)
     """How long a run keeps its instance without a sign of life; then another process may take it over."""
-    quarantine_after: int = attrs.field(default=3, validator=attrs.validators.ge(1))
+    quarantine_after: int = attrs.field(default=3, validator=_count)
     """Deaths of the process in a row, in the midst of its run, after which an instance is quarantined."""
     call_timeout: timedelta = attrs.field(default=timedelta(seconds=10), converter=bounded)
     """How long a call waits while another process runs its instance; then it fails with ``InstanceBusy``."""
     queue_timeout: timedelta | None = attrs.field(default=None, converter=attrs.converters.optional(bounded))
     """How long a call waits for its turn behind others of its own process; by default until it comes."""
-    max_waiting: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    max_waiting: int = attrs.field(default=1_000, validator=_count)
     """Calls that wait for the same instance; further ones fail with ``Overloaded``."""
-    max_calls: int = attrs.field(default=20_000, validator=attrs.validators.ge(1))
+    max_calls: int = attrs.field(default=20_000, validator=_count)
     """Calls in progress in one process; further ones fail with ``Overloaded``."""
     drain_timeout: timedelta = attrs.field(default=timedelta(seconds=20), converter=bounded)
     """How long closing waits for runs in progress before it interrupts them."""

@@ -23,6 +23,8 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 def _http(_: object, __: object, value: str | None) -> None:
     if value is None:
         return
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise ValueError(f"endpoint= takes an http or https URL, got {value!r}")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"endpoint= takes an http or https URL, got {_shown(value)!r}")

@@ -21,6 +21,7 @@ from durable_effect_jobs import (
     Retry,
     Task,
     TaskEventContext,
+    TaskExecuteContext,
     create_durable_jobs,
 )
 from durable_effect_jobs.engine import Engine
@@ -212,6 +213,31 @@ class TestCrashes:
             kit.run(client.start(id="innocent", input=0))
             kit._runtime.advance(timedelta(seconds=90))
             assert set(runs) == {"suspect", "innocent"}
+
+    def test_events_after_each_crash_do_not_keep_it_from_quarantine(self) -> None:
+        """A call that finds a dead lease counts the crash, and the third one still is the last."""
+        runs: list[int] = []
+
+        def execute(ctx: TaskExecuteContext[int]) -> Effect[None]:
+            return Effect.sync(lambda: runs.append(1)).and_then(Effect.sleep("1 hour"))
+
+        def on_event(event: int, ctx: TaskEventContext[int]) -> Effect[None]:
+            return ctx.set_state(event).and_then(ctx.schedule("1 second"))
+
+        bomb = Task.make(state_schema=int, event_schema=int, on_event=on_event, execute=execute)
+        jobs, key, storage = create_durable_jobs({"bomb": bomb}), Key("task", "bomb", "x"), MemoryStorage()
+        for number in range(8):
+            now = NOON + timedelta(minutes=number)
+            storage.take_over(now)
+            world = World(jobs, storage, TestRuntime(now, Env.of(Random, Random.seeded(number))))
+            caller, _ = world.process(alarms=False)
+            world.runtime.run(caller.task("bomb").send(id="x", event=number))
+            world.process()
+            world.runtime.advance(timedelta(seconds=20))
+            stored = world.stored(key)
+            world.runtime.abandon()
+        assert len(runs) == 3
+        assert (stored.quarantined, stored.state) == (True, b"7")
 
 
 class TestKeysForOthers:
