@@ -1,7 +1,7 @@
 """Simulations of an application's own jobs: one thread, virtual time, every fault, all from one seed.
 
-``simulate`` runs a workload under many seeds, :class:`~durable_effect_jobs.simulation.machine.JobsMachine` lets
-hypothesis choose what happens next. Both run the engine and the handlers that run in production.
+``simulate`` runs a workload under many seeds; with ``JobsMachine`` hypothesis chooses what happens next. Both
+run the engine and the handlers that run in production.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ T = TypeVar("T")
 FaultKind: TypeAlias = Literal[
     "crash", "restart", "pause", "lost statement", "lost answer", "delay", "outage", "clock jump"
 ]
-"""A process dies; it is stopped and started again, as for a deployment; it stands still while the others go on;
-a statement never reaches the storage; it does, and its answer is lost; it arrives when the lease is over; the
+"""A process dies; it is stopped and started again, as for a deployment; it stands still while others go on; a
+statement never reaches the storage; it does, and its answer is lost; it arrives when the lease is over; the
 storage is down for a while; the clock is set."""
 
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)

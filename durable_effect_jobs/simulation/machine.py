@@ -1,4 +1,4 @@
-"""A hypothesis state machine over the simulation: hypothesis chooses what happens next, and shrinks what fails."""
+"""A hypothesis state machine over the simulation: hypothesis says what happens next, and shrinks failures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class JobsMachine(RuleBasedStateMachine):
     ``self.call(program)`` runs ``program(client)`` in a process that only calls and answers its exit, or
     ``None`` when that process died of it. Two workers run the alarms. Rules that are there: time goes by, a
     worker crashes or stands still, the caller crashes, the next statement or its answer is lost, the storage
-    is down for a while. What the engine promises is checked at every statement, and ``check(view)``, which you
-    may override, after every rule and once more at the end, when all has come to rest.
+    is down for a while. What the engine promises is checked at every statement. ``check(view)``, which you
+    may override, is called after every rule and once more at the end, when all has come to rest.
     """
 
     jobs: ClassVar[DurableJobs[Any]]
@@ -89,7 +89,7 @@ class JobsMachine(RuleBasedStateMachine):
             self._world.run_for(to_timedelta(span))
 
     def fail_next(self, fault: FaultKind) -> None:
-        """Have this happen to the next statement that arrives: a lost statement or answer, a crash, an outage."""
+        """Have this happen to the next statement: a lost statement, a lost answer, a crash or an outage."""
         self._world.faults.forced.append(fault)
 
     def _until(self, done: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -311,7 +311,7 @@ def _report(world: World) -> SeedReport:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quietly() -> Generator[None]:
     """Without the logs of thousands of failures that were meant to happen."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -339,15 +339,15 @@ def simulate(
     """Run jobs under faults: processes that crash, stand still and lose answers, on virtual time.
 
     For each seed some worker processes and some that only call are started; ``callers`` of them run
-    ``workload(client, dice)``, which is begun again when its process crashed or it failed with a typed error.
-    ``invariant(view)`` is called after every commit, and at the end, with ``view.ended``, when all has come to
-    rest; it fails by raising. What the engine promises is checked besides. ``outside`` makes services anew for
-    each seed, which handlers, workload and ``view.outside`` share and no crash touches: the world outside.
+    ``workload(client, dice)``, which begins again when its process crashed or it failed with a typed error.
+    ``invariant(view)`` is called after every commit and, with ``view.ended``, at the end when all has come
+    to rest; it fails by raising. What the engine promises is checked besides. ``outside`` makes services anew
+    for each seed that handlers, workload and ``view.outside`` share and no crash touches.
 
-    ``faults`` fixes what goes wrong, instead of what each seed draws. ``longest`` bounds the virtual time of a
-    workload, ``rest`` is how long it then may take to come to rest, ``slow`` how long handlers take at most.
-    A seed that fails is run again with fewer faults, at most ``shrink`` times, and raises
-    :class:`SimulationFailure`.
+    ``faults`` fixes what goes wrong, instead of what each seed draws. ``longest`` bounds the virtual time of
+    a workload, ``rest`` is how long it then may take to come to rest, ``slow`` how long handlers take at
+    most. A seed that fails is run again with fewer faults, at most ``shrink`` times, and then
+    :class:`SimulationFailure` is raised.
     """
     simulation = Simulation(
         jobs=jobs,
@@ -377,7 +377,7 @@ def checked(simulation: Simulation, seed: int, shrink: int) -> SeedReport:
 
 
 def _shrunk(simulation: Simulation, seed: int, broken: Broken, rolled: int, effort: int) -> FaultWindow:
-    """Leave out faults as long as the same promise is broken: whole kinds, then the last ones, then the first."""
+    """Leave out faults as long as the same promise is broken: whole kinds, then the last, then the first."""
     window = FaultWindow(last=rolled)
     left = effort
 

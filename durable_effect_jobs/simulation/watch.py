@@ -2,8 +2,8 @@
 
 The watch keeps a record of its own of what is stored, made from the statements alone. Each answer of the real
 storage is compared with what the contract says, and each commit with what the step may do. So a fence that is
-not compared, a mark that is written beside its commit or a wake-up that is lost is found at the statement that
-does it, whoever is to blame.
+not compared, a mark that is written beside its commit or a wake-up that is lost is found at the very
+statement, whoever is to blame.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from durable_effect_jobs.storage import Conflict, Storage
 __all__ = ["Broken", "Watch", "short_record"]
 
 _SLACK = timedelta(seconds=2)
-"""Beside the poll interval and the latency: how long a worker rests after a failure of the storage, and more."""
+"""Beside the poll interval and the latency: how long a worker rests when the storage failed, and more."""
 _LOOK_EVERY = 64
 _SUSPECT = timedelta(seconds=65)
 """How long a suspect may wait until nothing else runs in its worker."""
@@ -275,7 +275,7 @@ class Watch:
         self._stored_is(key)
 
     def _sent_again(self, exit: Exit[Any, Any], commit: Commit) -> None:
-        """It was applied before, so it changes nothing. If it was the last write of its record, it succeeds."""
+        """It was applied before, so it changes nothing. As the last write of its record it succeeds."""
         key, first = commit.key, self._answers[commit.token]
         last = self._last_token.get(key) == commit.token or commit.after is None
         ended = commit.after is not None and commit.after.incarnation in self._ended
@@ -378,7 +378,7 @@ class Watch:
         """A process that ended in an orderly way has given back what it ran."""
         for key, record in self.records.items():
             if record.lease is not None and record.lease.owner == owner:
-                raise Broken("drain", f"its worker has stopped, and still holds it: {short_record(record)}", key)
+                raise Broken("drain", f"its worker has stopped and holds it: {short_record(record)}", key)
 
     def survey(self) -> None:
         """The storage's own invariants."""

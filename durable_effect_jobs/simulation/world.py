@@ -206,7 +206,7 @@ class World:
 
     @property
     def only_process(self) -> bool:
-        """Whether there is one process, as on a SQLite file: what it sent dies with it, and so do its leases."""
+        """Whether there is one process, as on a SQLite file: what it sent and leased dies with it."""
         return len(self.processes) == 1
 
     # -- the end
@@ -428,7 +428,7 @@ class Program:
         """Begin; a program that fails with a typed error is begun again after a moment."""
         effect = Effect.suspend(lambda: self.make(client))
         self.fiber = process.start(effect)
-        self.fiber.observe(lambda exit: self._ended(process, client, exit))
+        self.fiber.observe(lambda ended: self._ended(process, client, ended))
 
     def _ended(self, process: Process, client: JobsClient, exit: Exit[Any, Any]) -> None:
         if not isinstance(exit, Failure):

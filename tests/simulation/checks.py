@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from ledger import JOBS, Books, Entry
+from model import Expected, Outcome
+
 from durable_effect.canonical_json import from_json_bytes
 from durable_effect_jobs.events import JobExecuted, JobFailed, JobRetryExhausted, JobTerminated
 from durable_effect_jobs.instance import Commit, Instance
 from durable_effect_jobs.simulation.run import View
-from ledger import JOBS, Books, Entry
-from model import Expected, Outcome
 
 __all__ = ["check"]
 
@@ -22,7 +23,8 @@ def check(view: View) -> None:
         return
     commit = cast("Commit", view.commit)
     if commit.after is not None and commit.after.quarantined:
-        assert commit.after.crashes >= 3 and not view.faultless, f"quarantined: {commit.after}"
+        assert commit.after.crashes >= 3, f"quarantined without crashes: {commit.after}"
+        assert not view.faultless, f"quarantined without faults: {commit.after}"
     _replay(books, commit)
     _events(books, commit)
     _side_effects(view, books, commit)
@@ -39,13 +41,12 @@ def _replay(books: Books, commit: Commit) -> None:
     incarnation = cast("Instance", after or commit.before).incarnation
     before = books.model.pop(incarnation, None)
     expected = _expected(books, before, commit)
-    if after is None or expected is None:
+    if after is None:
         dead = commit.dead_letter
-        left = None if dead is None else _seen(dead.instance, expected)
-        assert (after is None and (expected is None or left == expected)) or after is not None, (expected, left)
-        assert after is None or expected is not None, f"it should have ended: {after}"
+        left = None if dead is None else _seen(dead.instance)
+        assert left == expected, f"what is left of it is {left}, the rules say {expected}"
         return
-    seen = _seen(after, expected)
+    seen = _seen(after)
     assert seen == expected, f"the record says {seen}, the rules say {expected}"
     books.model[incarnation] = expected
 
@@ -87,9 +88,13 @@ def _entry(books: Books, event_id: str) -> Entry:
     return next((entry for _, _, entry in books.entries if entry.id == event_id), Entry(event_id))
 
 
-def _seen(record: Instance, expected: Expected | None) -> Expected:
+def _seen(record: Instance) -> Expected:
     """A record, in the words of the model."""
-    state = {} if record.state is None else cast("dict[str, Any]", from_json_bytes(record.state, max_bytes=1 << 20))
+    state = (
+        {}
+        if record.state is None
+        else cast("dict[str, Any]", from_json_bytes(record.state, max_bytes=1 << 20))
+    )
     return Expected(
         kind=record.key.kind,
         ids=tuple(state.get("ids", ())),
@@ -144,33 +149,33 @@ _nobody = Instance(key=cast("Any", None), incarnation="", created_at=cast("Any",
 
 def _side_effects(view: View, books: Books, commit: Commit) -> None:
     """A run that counts was run; without faults it was run exactly once."""
-    before = commit.before
+    quarantined = commit.after is not None and commit.after.quarantined
     for event in commit.events:
-        if isinstance(event, JobExecuted) or (
-            isinstance(event, JobFailed) and not (commit.after is not None and commit.after.quarantined)
-        ):
-            run_key = f"{cast('Instance', before).incarnation}:{event.run_count}"
-            if commit.key.kind == "task":
-                number = cast("Instance", before).run_count + (0 if cast("Instance", before).failed_attempts else 1)
-                run_key = f"{cast('Instance', before).incarnation}:{number}"
-            assert books.began[run_key], f"{run_key} counts as run, and never was"
-            books.counted[run_key] += 1
-            if view.faultless:
-                assert books.began[run_key] == books.counted[run_key], (
-                    f"{run_key} was begun {books.began[run_key]} times for {books.counted[run_key]} outcomes"
-                )
+        if isinstance(event, JobExecuted) or (isinstance(event, JobFailed) and not quarantined):
+            before = cast("Instance", commit.before)
+            number = before.run_count + (0 if before.failed_attempts else 1)
+            _count(view, books, f"{before.incarnation}:{number}")
+
+
+def _count(view: View, books: Books, run_key: str) -> None:
+    books.counted[run_key] += 1
+    began, counted = books.began[run_key], books.counted[run_key]
+    assert began, f"{run_key} counts as run, and never was"
+    assert began == counted or not view.faultless, f"{run_key} was begun {began} times for {counted} outcomes"
 
 
 # -- the end
 
 
 def _at_rest(view: View, books: Books) -> None:
+    """Every event that was acknowledged is where it belongs, and nobody waits for anything."""
     for event, (job, id) in books.acknowledged.items():
         assert event in books.applied, f"{event} of {job} {id} was acknowledged and never applied"
         if event in books.gone:
             continue
         state = view.state(JOBS[job], id)
-        assert state is not None and event in state.ids, f"{event} of {job} {id} was acknowledged and is lost"
+        held = () if state is None else state.ids
+        assert event in held, f"{event} of {job} {id} was acknowledged and is lost"
     for record in view.instances():
         assert record.lease is None, f"{record} is still leased"
         assert record.alarm is None or record.quarantined, f"{record} never came to rest"

@@ -100,12 +100,16 @@ class Books:
         acts = ("", "", "", "", "later", "cancel", "bad", "end")
         jobs = ("ledger", "ledger", "batch", "loose")
         self.entries = tuple(
-            (job, f"{job[0]}{dice.randint(1, 2)}", Entry(f"e{n}", dice.choice(acts) if job == "ledger" else ""))
+            (
+                job,
+                f"{job[0]}{dice.randint(1, 2)}",
+                Entry(f"e{n}", dice.choice(acts) if job == "ledger" else ""),
+            )
             for n, job in enumerate(dice.choice(jobs) for _ in range(dice.choice((20, 60, 60, 100))))
         )
 
     def run(self, run_key: str, id: str) -> Do:
-        """What every handler does: take its time, note down what it did, now and then fail or take all with it."""
+        """What every handler does: take its time, note what it did, now and then fail or take all with it."""
         self.began[run_key] += 1
         if self.slow_ms:
             part = yield from _dice()
@@ -304,7 +308,9 @@ def workload(client: JobsClient, dice: Dice) -> Do:
         yield from send(client, books, job, id, entry)
         books.done.add((me, entry.id))
         if n == 5 and dice.random() < 0.1:
-            yield from patiently(client.task(ledger).send(id="poison", event=Entry(f"p{me}"), event_id=f"p{me}"))
+            yield from patiently(
+                client.task(ledger).send(id="poison", event=Entry(f"p{me}"), event_id=f"p{me}")
+            )
     yield from end(client, books)
 
 

@@ -30,7 +30,6 @@ class Expected:
     """Failed attempts of the run in progress."""
     stopped: bool = False
     scheduled: bool = True
-    crashes: int = 0
 
     @staticmethod
     def started() -> Expected:

@@ -353,11 +353,14 @@ def _stale_reads(self: SimulatedStorage, key: Key, event_id: str, now: datetime)
     return _load(self, key).as_(False)
 
 
+_LATE = Faults(delay=0.05, lease=timedelta(milliseconds=600), latency=timedelta(milliseconds=40))
+"""Renewals arrive when their worker runs the same instance again."""
+
 CAUGHT: tuple[Mutant, ...] = (
     Mutant("commit without fence", patches=((memory, "_is_still", _still_without("fence")),)),
     Mutant("commit without revision", patches=((memory, "_is_still", _still_without("revision")),)),
     Mutant("terminate without fence", _UnfencedTermination),
-    Mutant("renew without fence", _UnfencedRenewal),
+    Mutant("renew without fence", _UnfencedRenewal, faults=_LATE),
     Mutant("renew without owner", _RenewalByAnybody),
     Mutant("release without a new fence", _UnfencedRelease),
     Mutant("release without owner", _ReleaseByAnybody),
@@ -383,7 +386,9 @@ CAUGHT: tuple[Mutant, ...] = (
         faults=Faults(lost_answer=0.2, latency=timedelta(milliseconds=40)),
     ),
     Mutant("own run begins beside a lease", patches=((SimulatedStorage, "load", _blind_to_leases),)),
-    Mutant("attempts not counted", patches=tuple((kind, "after_failure", _attempts_forgotten) for kind in _KINDS)),
+    Mutant(
+        "attempts not counted", patches=tuple((kind, "after_failure", _attempts_forgotten) for kind in _KINDS)
+    ),
     Mutant("retry without alarm", patches=tuple((kind, "after_failure", _retry_dropped) for kind in _KINDS)),
 )
 
@@ -396,7 +401,7 @@ EQUIVALENT: tuple[Mutant, ...] = (
     Mutant(
         "a commit whose answer was lost is given up",
         patches=((interpreter, "_CALL_RESENDS", ()), (interpreter, "_RUN_RESENDS", ())),
-        why="callers hear that nobody knows, and ask again with the same event id; a run's alarm is still due",
+        why="callers hear that nobody knows and ask again with the same event id; a run is still due",
     ),
     Mutant(
         "wake-ups are lost",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
 from checks import check
-from durable_effect_jobs.simulation import Broken
-from durable_effect_jobs.simulation.run import Simulation
 from ledger import Books, jobs, workload
 from mutants import CAUGHT, EQUIVALENT, Mutant
+
+from durable_effect_jobs.simulation import Broken
+from durable_effect_jobs.simulation.run import Simulation
 
 _SEEDS = 60
 _FEW_SEEDS = 5

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from million import run_seed, simulate_turns
 
 from durable_effect_jobs.simulation import FAULT_KINDS
-from million import run_seed, simulate_turns
 
 _DIGESTS = (
     "import sys; sys.path.insert(0, sys.argv[1]); from million import run_seed; "
@@ -35,7 +35,7 @@ def test_no_promise_is_broken_under_any_fault(tier: int, report: Callable[..., N
     )
 
 
-@pytest.mark.parametrize("seed", [8, 16, 24, 32, 304])
+@pytest.mark.parametrize("seed", [16, 24, 32, 40, 304])
 def test_without_faults_every_run_happens_exactly_once(seed: int) -> None:
     """Where nothing goes wrong, the checks of the ledger allow no handler to begin twice for one outcome."""
     assert not run_seed(seed).faults
