@@ -16,7 +16,6 @@ Every process is a fork of one that has imported everything already.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -274,16 +273,14 @@ def _stopped_or_beyond(run: int | None) -> Callable[[ContinuousStatus], bool]:
     return lambda found: found.status == "stopped" or found.run_count != run
 
 
-async def light(url: str) -> None:
-    """Set off all bombs at once in the midst of bystanders, and wait for what comes of it."""
+async def light(url: str, event: int) -> None:
+    """Set off all bombs in the midst of bystanders, with an event for each, and wait for what comes of it."""
     async with jobs.connect(url) as client:
         tell("R")
-        for key in [*BOMBS, *BYSTANDERS]:
-            task = client.task(bomb if key in BOMBS else bystander)
-            with contextlib.suppress(DuplicateEventError):
-                await task.send(id=key, event=1, event_id="1")
-        for key in [*BOMBS, *BYSTANDERS]:
-            task = client.task(bomb if key in BOMBS else bystander)
+        tasks = {key: client.task(bomb if key in BOMBS else bystander) for key in [*BOMBS, *BYSTANDERS]}
+        for key, task in tasks.items():
+            await task.send(id=key, event=event)
+        for key, task in tasks.items():
             await _until(task.status(key), lambda found: found.status != "active")
 
 
@@ -315,7 +312,13 @@ def fork_on_request(requests: socket.socket) -> None:
 
 def life(does: str, url: str, following: dict[str, int]) -> NoReturn:
     """All of a process, from its birth to an exit with nothing of its parent's to clean up."""
-    main = work(url, following) if does == "work" else finish(url) if does == "finish" else light(url)
+    main = (
+        work(url, following)
+        if does == "work"
+        else finish(url)
+        if does == "finish"
+        else light(url, following["event"])
+    )
     try:
         asyncio.run(main)
     except BaseException:

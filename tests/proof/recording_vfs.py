@@ -122,6 +122,11 @@ class Disk:
             case _:
                 self._pending.setdefault(operation.file, []).append(operation)
 
+    def rename(self, before: str, after: str) -> None:
+        """Give a file that is all on the disk another name, and see to it that this is on the disk too."""
+        assert before not in self._pending
+        self._durable[after] = self._durable.pop(before)
+
     @property
     def is_uncertain(self) -> bool:
         """Whether a loss of power may leave more than one disk."""

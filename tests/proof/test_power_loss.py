@@ -38,7 +38,7 @@ OPENINGS = 3
 OPENED_WHOLE = 40
 """Every image is looked at with SQLite; one in so many is opened by a storage, which has to go on with it."""
 
-View: TypeAlias = Mapping[str, object]
+View: TypeAlias = Mapping[str, Any]
 """All that is stored, by the task that it belongs to."""
 
 
@@ -76,13 +76,17 @@ _TABLES = {
 }
 
 
+FENCES = "the fences that were given"
+
+
 def view(connection: sqlite3.Connection | ApswConnection) -> View:
-    """Every row of every table, by the task that it belongs to."""
+    """Every row of every table, by the task that it belongs to, and the highest fence that was ever given."""
     found: dict[str, list[object]] = {}
     for table, task in _TABLES.items():
         for row in connection.execute(f"SELECT {task}, * FROM {table}").fetchall():
             found.setdefault(row[0], []).append((table, *row[1:]))
-    return {task: tuple(rows) for task, rows in found.items()}
+    (fence,) = connection.execute("SELECT value FROM counter WHERE name = 'fence'").fetchone()
+    return {FENCES: fence, **{task: tuple(rows) for task, rows in found.items()}}
 
 
 # -- recording ----------------------------------------------------------------------------------------
@@ -92,7 +96,7 @@ def record(directory: Path, synchronous: Synchronous, seed: int) -> Recording:
     """Rounds of steps on different tasks at once, so that they share transactions and end in any order."""
     path = directory / "jobs.db"
     SqliteStorage.open(path).scoped().run()
-    recording = Recording({path.name: path.read_bytes()}, views=[{}])
+    recording = Recording({path.name: path.read_bytes()}, views=[{FENCES: 0}])
     vfs = RecordingVfs("recording", recording.log.append)
     tasks = [Task.named(f"k{n}") for n in range(TASKS)]
     dice = Random.seeded(seed).source
@@ -151,9 +155,11 @@ class Moment:
 
     def verdict(self, found: View) -> str:
         """What became of the tasks, the worst of it."""
-        now, before = self.recording.views[self.round], self.recording.views[self.round - 1]
+        now, before = self.recording.views[self.round], self.recording.views[max(0, self.round - 1)]
         verdicts: set[str] = set()
-        for task in now.keys() | before.keys() | found.keys():
+        if not before[FENCES] <= found[FENCES] <= now[FENCES]:
+            verdicts.add("lost")
+        for task in (now.keys() | before.keys() | found.keys()) - {FENCES}:
             allowed = [now.get(task)] + ([before.get(task)] if task in self.in_flight else [])
             if found.get(task) in allowed:
                 continue
@@ -203,14 +209,14 @@ def look(path: Path) -> View | None:
 
 
 def goes_on(path: Path) -> None:
-    """A storage opens the file, finds nothing that must not be, and can write to all that it finds."""
+    """A storage opens the file, finds nothing that must not be, and can write to all it finds and more."""
 
     @Effect.gen
     def go_on(storage: Storage) -> Do[None, Any]:
         assert (yield from storage.survey(NOON, lease=LEASE)).violations == ()
         dice = Random.seeded(1).source
-        for record in (yield from storage.instances()):
-            task = Task(record.key, record, record.run_count)
+        tasks = [Task(found.key, found, found.run_count) for found in (yield from storage.instances())]
+        for task in [*tasks, Task.named("new")]:
             yield from step_on(task, storage, dice)
             assert (yield from storage.load(task.key)) == task.record
 
@@ -257,3 +263,30 @@ def test_a_storage_that_does_not_wait_for_the_disk_loses(
 
 def _figures(verdicts: Counter[str]) -> dict[str, int]:
     return {name.replace(" ", "_"): verdicts[name] for name in ("kept", "lost", "by halves", "corrupt")}
+
+
+def test_a_cut_while_the_file_is_made_leaves_none_or_all_of_it(
+    fast_path: Path, report: Callable[..., None]
+) -> None:
+    """A new database is made under another name first: what is left of that is in nobody's way."""
+    path = fast_path / "made" / "jobs.db"
+    path.parent.mkdir()
+    log: list[DiskOperation] = []
+    vfs = RecordingVfs("recording", log.append)
+    SqliteStorage.open(path, connector=connector("recording")).scoped().run()
+    del vfs
+    left = fast_path / "left"
+    left.mkdir()
+    disk, dice, images = Disk({}), Random.seeded(1).source, 0
+    draft = log[0].file.removesuffix("-journal")
+    for operation in log:
+        if draft != path.name and not operation.file.startswith(draft):
+            disk.rename(draft, path.name)  # which our side does, and waits for
+            draft = path.name
+        disk.do(operation)
+        for _ in range(IMAGES_PER_OPERATION if disk.is_uncertain else 1):
+            put(disk.after_power_loss(dice), left)
+            goes_on(left / path.name)
+            images += 1
+    assert draft == path.name
+    report("power loss while the file is made", images=images, opened=images)
