@@ -77,6 +77,8 @@ class Call:
     filled: bool = False
     """Whether the added event filled its basket."""
     event_id: str | None = None
+    told: str = ""
+    """The reply in words, for whoever has to find out what went wrong."""
     repeated: bool = False
     """Whether it was refused because its event id was known."""
 
@@ -142,6 +144,7 @@ class _Instance:
         self.runs = sorted(runs, key=lambda run: run.began)
         self.facts = facts
         self.by_number = {call.number: call for call in calls}
+        self.cut_off = any(call.outcome == "unknown" and call.operation != "flush" for call in calls)
         self.writes: defaultdict[int, dict[int, Run]] = defaultdict(dict)
         """By life and position: what was committed there."""
         self.broken: list[str] = []
@@ -217,16 +220,19 @@ class _Instance:
                 self.broken.append(f"call {call.number} at position {position} said created={call.created}")
             if call.operation == "add" and call.count != position:
                 self.broken.append(f"call {call.number} at position {position} said {call.count} events")
-            full = position == FILLED
-            if call.operation == "add" and call.filled != full and not self._finished(call, placed):
+            if call.operation == "add" and not self._may_say(call, placed[call.number]):
                 self.broken.append(f"call {call.number} at position {position} said filled={call.filled}")
 
-    def _finished(self, call: Call, placed: dict[int, Run]) -> bool:
-        """Whether an added event went off with a flush that a crash had left."""
-        return call.filled and any(
-            run.before == placed[call.number].after and call.began < run.began < run.ended < call.ended
-            for run in self.runs
-            if not run.on_event
+    def _may_say(self, call: Call, run: Run) -> bool:
+        """Whether an add told the truth. Crashes leave flushes to adds, and full baskets to alarms."""
+        if call.filled == (run.after.count == FILLED):
+            return True
+        if not call.filled:
+            return self.cut_off
+        return any(
+            other.before == run.after and call.began < other.began < other.ended < call.ended
+            for other in self.runs
+            if not other.on_event
         )
 
     def _check_event_ids(self) -> None:
@@ -351,6 +357,8 @@ class _Instance:
         filler = self.by_number.get(last.number)
         if filler is not None and filler.filled:
             return _Point(text, emptied.ended, filler.ended, None)
+        if last.after.count == FILLED:  # called off within the call that filled it, and left to the alarms
+            return _Point(text, emptied.ended, _EVER, None)
         return _Point(text, emptied.ended, self._latest(emptied, around, text), None)
 
     def _check_ends(self, ended: Counter[int]) -> None:

@@ -288,7 +288,7 @@ class Careless(MemoryStorage):
         Careless.looks += 1
         if Careless.looks % 3:
             return Effect.void
-        after = Instance(key=key, incarnation="none", created_at=NOW)
+        after = Instance(key=key, incarnation="none", created_at=NOW, state=b"{}")
         commit = Commit(key=key, before=None, after=after, at=NOW, token="none")
         return super().commit(commit)
 
@@ -344,8 +344,8 @@ def _definition(hostile: Hostile) -> Callable[[], object]:
             base, factor, most = span(), any_(), span()
             return lambda: Backoff.exponential(base, factor=factor, max=most).delay(3)
         case 9:
-            base, increment = span(), span()
-            return lambda: Backoff.linear("1 s" if base is None else base, increment).delay(3)
+            base, increment = _given(span()), _given(span())
+            return lambda: Backoff.linear(base, increment).delay(3)
         case 10:
             value = span()
             return lambda: Duration.parse(value)
@@ -368,6 +368,11 @@ def _definition(hostile: Hostile) -> Callable[[], object]:
         case _:
             value = any_()
             return lambda: _jobs().connect(value)
+
+
+def _given(span: Any) -> Any:
+    """Something: without an argument at all it is another call."""
+    return "1 s" if span is None else span
 
 
 def _next(schedule: Any) -> None:
@@ -412,7 +417,7 @@ def _where(error: Exception) -> str:
 
 Place: TypeAlias = tuple[str, str]
 """A job and an id."""
-Columns: TypeAlias = tuple[bytes, bytes]
+Columns: TypeAlias = tuple[bytes, bytes | None]
 """A record and its state."""
 
 
@@ -527,7 +532,7 @@ def _damage(path: Path, hostile: Hostile) -> dict[Place, Columns]:
             if hostile.dice.randrange(2):
                 record = spoiled(record, hostile)
             else:
-                state = spoiled(state, hostile)
+                state = None if hostile.dice.randrange(14) == 0 else spoiled(state, hostile)
             watch.execute(f"{_WRITE} WHERE job = ? AND id = ?", record, state, *place)
             damaged[place] = record, state
     watch.close()
