@@ -291,7 +291,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
         """What ``get_state`` answers."""
         if before is None:
             return Effect.succeed(ContinuousState(None))
-        return checked(lambda: ContinuousState(self.codec.decode(cast("bytes", before.state))))
+        return checked(lambda: ContinuousState(self.codec.decode(before.state)))
 
     def fire(self, before: Instance, turn: Turn) -> Effect[Step, Never, Any]:
         """Run ``execute`` once and decide what follows."""
@@ -301,7 +301,7 @@ class ContinuousJob(Job[E_co, R_co], Generic[S_co, E_co, R_co]):
     def _fire(self, before: Instance, turn: Turn) -> Do[Step, Never, Any]:
         try:
             run = self._run(before, turn.now)
-            state = self.codec.decode(cast("bytes", before.state))
+            state = self.codec.decode(before.state)
         except (ValidationError, SchedulerError) as error:
             return park(before, turn, error)
         draft = Draft(self.codec, turn.limits, state, before.state)

@@ -238,7 +238,7 @@ class DebounceJob(Job[E_co, R_co], Generic[I_co, S_co, E_co, R_co]):
         """What ``get_state`` answers."""
         if before is None:
             return Effect.succeed(DebounceState(None))
-        return checked(lambda: DebounceState(self.codec.decode(cast("bytes", before.state))))
+        return checked(lambda: DebounceState(self.codec.decode(before.state)))
 
     def window_end(self, started_at: datetime, now: datetime) -> datetime:
         """When a batch that began at ``started_at`` and got an event ``now`` is to be flushed."""
@@ -254,7 +254,7 @@ class DebounceJob(Job[E_co, R_co], Generic[I_co, S_co, E_co, R_co]):
     @Effect.gen
     def _fire(self, before: Instance, turn: Turn) -> Do[Step, Never, Any]:
         try:
-            state = self.codec.decode(cast("bytes", before.state))
+            state = self.codec.decode(before.state)
         except ValidationError as error:
             return park(before, turn, error)
         draft = Draft(self.codec, turn.limits, state, before.state)
@@ -341,7 +341,7 @@ class Add(Command[AddResult]):
         if before is None:
             collected = yield from checked(lambda: job.first_state(event))
         else:
-            collected = yield from checked(lambda: job.codec.decode(cast("bytes", before.state)))
+            collected = yield from checked(lambda: job.codec.decode(before.state))
         count = (before.event_count if before else 0) + 1
         context = DebounceEventContext(turn, event, collected, count)
         draft: Draft[Any] = Draft(job.codec, turn.limits, None, None)

@@ -41,7 +41,7 @@ from durable_effect_jobs.events import Failure, JobFailed
 from durable_effect_jobs.instance import Alarm, Claim, Commit, Instance, Key, Lease, text_problem
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, Fired, Job, Step, StepError, Turn, park
-from durable_effect_jobs.storage import Conflict, Storage
+from durable_effect_jobs.storage import Closed, Conflict, Storage
 from durable_effect_jobs.worker import WORKER, Worker
 
 __all__ = ["Alarms", "CallError", "dispatch", "fire_if_due", "inspect"]
@@ -428,11 +428,13 @@ def _resent(
     If the record has changed by then, nobody can tell any more: the handler is not run a second time.
     """
     for wait in resends:
+        if isinstance(error.cause, Closed):
+            break
         yield from Effect.sleep(wait)
         answer = yield from storage.commit(commit).catch_all(lambda again: Effect.succeed(again))
         if isinstance(answer, int):
             return answer
-        if not isinstance(answer, StorageError):
+        if not isinstance(answer, StorageError) or isinstance(answer.cause, Closed):
             break
     return (yield from Effect.fail(error))
 

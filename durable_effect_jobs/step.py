@@ -322,8 +322,10 @@ class Codec(Generic[S]):
             )
         return data
 
-    def decode(self, data: bytes) -> S:
+    def decode(self, data: bytes | None) -> S:
         """The value that was stored."""
+        if data is None:
+            raise ValidationError.at(self.schema.name, "$", "the stored state is missing")
         try:
             stored = from_json_bytes(data, max_bytes=len(data), max_depth=MAX_STATE_DEPTH)
             return self.schema.decode_sync(stored)

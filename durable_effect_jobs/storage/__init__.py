@@ -32,7 +32,7 @@ from durable_effect_jobs.errors import DuplicateEventError, Kind, StorageError
 from durable_effect_jobs.events import Event
 from durable_effect_jobs.instance import Claim, Claimed, Commit, DeadLetter, Due, Instance, Key
 
-__all__ = ["Conflict", "JobName", "Storage", "Survey", "Violation"]
+__all__ = ["Closed", "Conflict", "JobName", "Storage", "Survey", "Violation"]
 
 JobName: TypeAlias = tuple[Kind, str]
 """A job as storages know it: its kind and its registered name."""
@@ -46,6 +46,13 @@ class Conflict(TypedError):
 
     def __str__(self) -> str:
         return f"{self.key.instance_id} was changed by another step"
+
+
+class Closed(Exception):
+    """The ``cause`` of a ``StorageError`` that no waiting will mend: the storage was closed."""
+
+    def __str__(self) -> str:
+        return "the storage is closed"
 
 
 @attrs.frozen(kw_only=True)

@@ -632,7 +632,9 @@ def _instance(key: Key, row: tuple[Any, ...]) -> Instance:
         state,
         record,
         fence=fence,
-        lease=None if lease_owner is None else Lease(lease_owner, from_micros(lease_until_us)),
+        lease=None
+        if lease_owner is None or lease_until_us is None
+        else Lease(lease_owner, from_micros(lease_until_us)),
         crashes=crashes,
         quarantined=bool(quarantined),
     )

@@ -13,6 +13,8 @@ import os
 import shutil
 import sqlite3
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -176,6 +178,42 @@ _SYNCHRONOUS: dict[Synchronous, str] = {
 }
 
 
+class _OpenHere:
+    """The database files that this process has open, by device and inode.
+
+    On POSIX, closing any descriptor of a file drops all the locks that the process holds on it, those of its
+    SQLite connections as well. So a file that is open here is never opened by other means.
+    """
+
+    def __init__(self) -> None:
+        self._door = threading.Lock()
+        self._files: Counter[tuple[int, int]] = Counter()
+
+    def knows(self, path: Path) -> bool:
+        with self._door, contextlib.suppress(OSError):
+            return self._files[_identity(path)] > 0
+        return False
+
+    def add(self, path: Path) -> tuple[int, int]:
+        with self._door:
+            identity = _identity(path)
+            self._files[identity] += 1
+            return identity
+
+    def remove(self, identity: tuple[int, int] | None) -> None:
+        with self._door:
+            if identity is not None:
+                self._files[identity] -= 1
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+_open_here = _OpenHere()
+
+
 def refusal(reason: str) -> StorageError:
     """The error of a storage that cannot be opened, and why."""
     return StorageError("open", reason)
@@ -184,16 +222,26 @@ def refusal(reason: str) -> StorageError:
 class _OurFile:
     """A file that is a database of ours, or is not there yet."""
 
-    __slots__ = ("_connector", "_migrations", "_path")
+    __slots__ = ("_connector", "_identity", "_migrations", "_path")
 
     def __init__(self, path: str | os.PathLike[str], migrations: Migrations, connector: Connector) -> None:
         self._path = Path(os.path.realpath(path))
         self._migrations = migrations
         self._connector = connector
+        self._identity: tuple[int, int] | None = None
         _require_strict_tables()
+
+    def _enlist(self) -> None:
+        self._identity = _open_here.add(self._path)
+
+    def _delist(self) -> None:
+        _open_here.remove(self._identity)
+        self._identity = None
 
     def _is_new(self) -> bool:
         """Whether the file is yet to be made. Raises for one that is not ours; reads, and leaves no trace."""
+        if _open_here.knows(self._path):  # then it is ours, and was looked at before
+            return False
         header = self._header()
         if not header:
             self._refuse_stray_log()
@@ -255,7 +303,7 @@ class DatabaseFile(_OurFile):
         try:
             self._prepare()
         except BaseException:
-            self._lock.release()
+            self.release()
             raise
 
     def connect(self) -> sqlite3.Connection:
@@ -264,6 +312,7 @@ class DatabaseFile(_OurFile):
 
     def release(self) -> None:
         """Let others open the file. The lock file stays: removing it would race with its next owner."""
+        self._delist()
         self._lock.release()
 
     def _prepare(self) -> None:
@@ -271,6 +320,7 @@ class DatabaseFile(_OurFile):
             self._create()
         else:
             self._refuse_newer_log()
+        self._enlist()
         with contextlib.closing(self.connect()) as connection:
             if _version(connection) < len(self._migrations):
                 migrate(connection, self._migrations)
@@ -321,6 +371,7 @@ class FileToRead(_OurFile):
         super().__init__(path, migrations, connector)
         if self._is_new():
             raise refusal(f"there is no database {self._path}")
+        self._enlist()
 
     def connect(self) -> sqlite3.Connection:
         """A connection that only reads. An older schema is refused: looking does not migrate it."""
@@ -336,6 +387,7 @@ class FileToRead(_OurFile):
 
     def release(self) -> None:
         """Nothing is held beside the connection."""
+        self._delist()
 
     def _refuse_older(self, version: int) -> None:
         if version < len(self._migrations):

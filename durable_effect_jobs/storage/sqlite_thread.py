@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from durable_effect import Effect, TypedError
 from durable_effect.edge import AskThread, Caller, answer_all
 from durable_effect_jobs.errors import StorageError
+from durable_effect_jobs.storage import Closed
 
 __all__ = ["Contents", "Database", "DatabaseThread"]
 
@@ -186,13 +187,13 @@ class DatabaseThread:
 
         return AskThread(ask)
 
-    def _enqueue(self, operation: _Operation) -> str | None:
+    def _enqueue(self, operation: _Operation) -> Closed | str | None:
         """Let it wait for the thread, or say why not."""
         if self._queue.qsize() >= self._queue_limit:
             return f"{self._queue_limit} calls wait for the storage already"
         with self._door:  # nothing may be put behind the end: nobody would answer it
             if self._closing:
-                return "the storage is closed"
+                return Closed()
             self._queue.put(operation)
             return None
 

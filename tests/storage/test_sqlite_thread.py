@@ -12,6 +12,7 @@ import pytest
 from durable_effect import Effect, TypedError
 from durable_effect.exit import Exit, Failure, Success
 from durable_effect_jobs.errors import DuplicateEventError, StorageError
+from durable_effect_jobs.storage import Closed
 from durable_effect_jobs.storage.sqlite_thread import DatabaseThread
 
 QUEUE_LIMIT = 2_000
@@ -351,7 +352,8 @@ def test_closing_does_what_waits(numbers: Numbers) -> None:
         closing = started(thread.close())
         await waiting(thread, 6)
         late = await thread.write("add", add(9)).flip()
-        assert late == StorageError("add", "the storage is closed")
+        assert late.operation == "add"
+        assert isinstance(late.cause, Closed)
         release.set()
         await holding
         assert [await write for write in writes] == [0, 1, 2, 3, 4]
