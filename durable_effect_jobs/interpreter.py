@@ -205,7 +205,8 @@ def _commit_and_fire(
     committed_at = yield from Clock.now()
     lease = Lease(worker.owner, committed_at + registry.limits.lease)
     leased = attrs.evolve(cast("Instance", step.after), lease=lease)
-    fence = yield from _commit(registry, turn.key, attrs.evolve(step, after=leased), turn.now, _CALL_RESENDS)
+    commit = _commit(registry, turn.key, attrs.evolve(step, after=leased), turn.now, _CALL_RESENDS)
+    fence = yield from commit.on_error(lambda _: _release(turn.key, worker))
     if fence is None:
         return _Conflicted(step.before)
     due = attrs.evolve(leased, fence=fence)
@@ -255,7 +256,8 @@ def _claim_and_fire(
 ) -> Do[Fired | None, StorageError, Any]:
     storage = yield from Effect.service(Storage)
     now = yield from Clock.now()
-    claimed = yield from storage.claim(Claim(key, worker.owner, now, now + registry.limits.lease))
+    claim = storage.claim(Claim(key, worker.owner, now, now + registry.limits.lease))
+    claimed = yield from claim.on_error(lambda _: _release(key, worker))  # it may have happened all the same
     if claimed is None:
         return None
     held = claimed.instance
@@ -352,10 +354,15 @@ def _fire(
 
 
 @Effect.gen
+def _release(key: Key, worker: Worker) -> Do[None, Never, Any]:
+    storage = yield from Effect.service(Storage)
+    yield from storage.release(worker.owner, [key]).ignore()
+
+
+@Effect.gen
 def _give_back(held: Instance, worker: Worker) -> Do[None, Never, Any]:
     """A run that will not be committed leaves its alarm to the next one, as if it had not begun."""
-    storage = yield from Effect.service(Storage)
-    yield from storage.release(worker.owner, [held.key]).ignore()
+    yield from _release(held.key, worker)
     alarms = yield from Effect.service(Alarms)
     if held.alarm is not None:
         yield from alarms.wake(held.key, held.alarm.at)
