@@ -115,6 +115,8 @@ class SeedReport:
     seed: int
     turns: int
     """Commits that were applied: each a load, a decision and a write."""
+    steps: int
+    """Commands and reads that were carried out, with or without a write, and runs that were begun."""
     statements: int
     virtual_time: timedelta
     faults: Mapping[FaultKind, int]
@@ -132,6 +134,11 @@ class SimulationReport:
     def turns(self) -> int:
         """Commits that were applied: each a load, a decision and a write."""
         return sum(seed.turns for seed in self.seeds)
+
+    @property
+    def steps(self) -> int:
+        """Commands and reads that were carried out, with or without a write, and runs that were begun."""
+        return sum(seed.steps for seed in self.seeds)
 
     @property
     def statements(self) -> int:
@@ -303,6 +310,7 @@ def _report(world: World) -> SeedReport:
     return SeedReport(
         seed=world.seed,
         turns=world.watch.turns,
+        steps=world.watch.steps,
         statements=world.watch.statements,
         virtual_time=world.now - world.began,
         faults=dict(world.faults.counts),

@@ -79,6 +79,9 @@ class Watch:
         self.commit: Commit | None = None
         """The commit that was applied last."""
         self.turns = 0
+        """Commits that were applied."""
+        self.steps = 0
+        """Commands and reads that loaded a record, and runs that were begun."""
         self.statements = 0
         self.slow = timedelta()
         """How much longer than the poll interval a wake-up may wait without trouble."""
@@ -146,6 +149,7 @@ class Watch:
     # -- reads
 
     def _loaded(self, exit: Exit[Any, Any], who: str, key: Key) -> None:
+        self.steps += 1
         found = _value(exit)
         self._world.told(who, "load", key, found)
         if found != self.records.get(key):
@@ -196,6 +200,7 @@ class Watch:
             return
         if claimed is None:
             raise Broken("no lost wake-up", f"it is due, and cannot be claimed: {short_record(record)}", key)
+        self.steps += 1
         died = record.lease is not None and record.lease.owner != claim.owner
         self._grows(claimed.instance.fence, key)
         self.records[key] = attrs.evolve(
@@ -320,6 +325,7 @@ class Watch:
             if fence != (0 if before is None else before.fence):
                 raise Broken("fences", f"{fence} is answered to a commit on {short_record(before)}", key)
             return
+        self.steps += 1
         self._grows(fence, key)
         jumped = self._world.faults.counts["clock jump"]
         if after.alarm is None or (after.alarm.at > self._world.wall and not jumped):

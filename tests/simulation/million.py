@@ -1,6 +1,7 @@
-"""Simulate a million turns, on all cores: ``python tests/simulation/million.py [TURNS] [--first SEED]``.
+"""Simulate a million steps, on all cores: ``python tests/simulation/million.py [STEPS] [--first SEED]``.
 
-Ends with the figures; the first seed that fails ends it with that seed's failure.
+A step is a command or a read that the interpreter carries out, or a run that it begins. Ends with the
+figures; the first seed that fails ends it with that seed's failure.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from ledger import Books, jobs, workload
 
 from durable_effect_jobs.simulation import SeedReport, SimulationFailure, simulate
 
-__all__ = ["Total", "run_seeds", "simulate_turns"]
+__all__ = ["Total", "run_seeds", "simulate_steps"]
 
 _CHUNK = 25
 """Seeds for which one process lives: garbage is left to its end."""
-_FEWEST_TURNS = 20
-"""Seeds have more turns than this, on average."""
+_FEWEST_STEPS = 50
+"""Seeds have more steps than this, on average."""
 
 
 @attrs.define
@@ -34,6 +35,7 @@ class Total:
 
     seeds: int = 0
     turns: int = 0
+    steps: int = 0
     statements: int = 0
     virtual_time: timedelta = timedelta()
     faults: Counter[str] = attrs.field(factory=Counter[str])
@@ -43,6 +45,7 @@ class Total:
         """Count one seed."""
         self.seeds += 1
         self.turns += report.turns
+        self.steps += report.steps
         self.statements += report.statements
         self.virtual_time += report.virtual_time
         self.faults.update(report.faults)
@@ -66,43 +69,44 @@ def run_seed(seed: int) -> SeedReport:
     return report.seeds[0]
 
 
-def simulate_turns(turns: int, first: int = 0, processes: int | None = None) -> Total:
-    """As many seeds as it takes for so many turns."""
+def simulate_steps(steps: int, first: int = 0, processes: int | None = None) -> Total:
+    """As many seeds as it takes for so many steps."""
     total = Total()
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes or os.cpu_count(), maxtasksperchild=1) as pool:
-        for reports in pool.imap_unordered(run_seeds, _firsts(first, turns)):
+        for reports in pool.imap_unordered(run_seeds, _firsts(first, steps)):
             if isinstance(reports, str):
                 raise AssertionError(reports)
             for report in reports:
                 total.add(report)
-            if total.turns >= turns:
+            if total.steps >= steps:
                 return total
-    raise AssertionError(f"{total.seeds} seeds had only {total.turns} turns")
+    raise AssertionError(f"{total.seeds} seeds had only {total.steps} steps")
 
 
-def _firsts(first: int, turns: int) -> range:
+def _firsts(first: int, steps: int) -> range:
     """Where chunks of seeds begin, for as many seeds as could be needed."""
-    return range(first, first + turns // _FEWEST_TURNS + _CHUNK, _CHUNK)
+    return range(first, first + steps // _FEWEST_STEPS + _CHUNK, _CHUNK)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("turns", nargs="?", type=int, default=1_000_000)
+    parser.add_argument("steps", nargs="?", type=int, default=1_000_000)
     parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
     asked = parser.parse_args()
     began = perf_counter()
     try:
-        total = simulate_turns(asked.turns, asked.first)
+        total = simulate_steps(asked.steps, asked.first)
     except AssertionError as failure:
         sys.exit(str(failure))
     seconds = perf_counter() - began
     faults = ", ".join(f"{count:,} {kind}" for kind, count in sorted(total.faults.items()))
     print(
-        f"simulation: {total.turns:,} turns, {total.seeds:,} seeds ({total.faultless_seeds:,} without faults)\n"
+        f"simulation: {total.steps:,} steps, {total.turns:,} of them with a commit\n"
+        f"seeds: {total.seeds:,}, {total.faultless_seeds:,} of them without faults\n"
         f"statements: {total.statements:,} in {total.virtual_time} of virtual time\n"
-        f"faults: {faults}\nviolations: 0\n{seconds:.0f} s, {total.turns / seconds:,.0f} turns/s"
+        f"faults: {faults}\nviolations: 0\n{seconds:.0f} s, {total.steps / seconds:,.0f} steps/s"
     )
 
 

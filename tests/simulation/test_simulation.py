@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from million import run_seed, simulate_turns
+from million import run_seed, simulate_steps
 
 from durable_effect_jobs.simulation import FAULT_KINDS
 
@@ -20,13 +20,14 @@ _DIGESTS = (
 
 
 def test_no_promise_is_broken_under_any_fault(tier: int, report: Callable[..., None]) -> None:
-    """Tens of thousands of turns of three processes, with every kind of fault, break no promise."""
-    total = simulate_turns(25_000 * tier, first=1_000_000)
+    """Tens of thousands of steps of several processes, with every kind of fault, break no promise."""
+    total = simulate_steps(60_000 * tier, first=1_000_000)
     assert set(total.faults) == set(FAULT_KINDS)
     assert total.faultless_seeds > 0
     report(
         "simulation",
-        turns=total.turns,
+        steps=total.steps,
+        commits=total.turns,
         seeds=total.seeds,
         statements=total.statements,
         virtual_time=str(total.virtual_time),
