@@ -30,6 +30,8 @@ from faulty_vfs import Fault, FaultyVfs, Lasting
 
 TASKS = 3
 ROUNDS = 10
+SEED = 22
+"""With these dice the steps are of every kind, and tasks are removed and born again."""
 FAILURES_UNTIL_REPAIRED = 4
 
 
@@ -44,7 +46,7 @@ class Worker:
     @Effect.gen
     def work(self, storage: Storage) -> Do[None, Any]:
         """Rounds of steps on one to three tasks at once, so that a fault meets batches of each size."""
-        dice = Random.seeded(7).source
+        dice = Random.seeded(SEED).source
         for _ in range(ROUNDS):
             chosen = dice.sample(self.tasks, 1 + dice.randrange(TASKS))
             steps = [self.insist(step_on(task, storage, dice)) for task in chosen]
@@ -70,7 +72,7 @@ class _Answer:
         self.value = value
 
 
-def work_through(directory: Path, vfs: FaultyVfs, fault: Fault) -> None:
+def work_through(directory: Path, vfs: FaultyVfs, fault: Fault) -> list[Task]:
     """A storage from the making of its file to its end on a disk with this fault, and then what is left."""
     vfs.fault = fault
     path = directory / "jobs.db"
@@ -89,6 +91,7 @@ def work_through(directory: Path, vfs: FaultyVfs, fault: Fault) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     for file in directory.iterdir():
         file.unlink()
+    return worker.tasks
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +110,7 @@ def test_no_fault_of_the_disk_loses_or_repeats_a_step(fast_path: Path, report: C
     """Every call of a storage's whole life, from the making of its file, fails: once, and until repaired."""
     vfs = FaultyVfs("faulty", Fault(0))
     sound = Fault(0)
-    work_through(fast_path, vfs, sound)
+    assert sum(task.letters for task in work_through(fast_path, vfs, sound)) > 1
     injected: Counter[str] = Counter()
     lastings: tuple[Lasting, ...] = ("once", "until repaired")
     for lasting in lastings:

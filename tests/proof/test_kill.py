@@ -39,7 +39,7 @@ if not hasattr(os, "fork"):
 ENDS = 200
 FILES = 2
 """At the same time, each with its own processes one after the other."""
-MOST_LINES = 150
+MOST_LINES = 300
 """That a process may write before its end."""
 DISMISSED = 0.1
 """So many are asked to end, by SIGTERM, instead of being killed."""
@@ -76,7 +76,11 @@ class Nursery:
         os.close(theirs)
         with os.fdopen(ledger) as lines:
             process = Process(int(self._answers.readline()), lines)
-            yield process
+            try:
+                yield process
+            except BaseException:  # nobody waits for a process whose ledger was found to be wrong
+                process.end(signal.SIGKILL)
+                raise
         process.exit_code = int(self._answers.readline())
 
 
