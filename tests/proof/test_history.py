@@ -250,12 +250,21 @@ def _write_down(call: Call, exit: Exit[Any, Any]) -> None:
             call.outcome, call.absent = "answered", True
         case DuplicateEventError():
             call.repeated = True
-        case ExecutionError(cause=Refused()) | InvalidStateError() | InstanceBusy():
+        case InvalidStateError() if _never_began(call, error):
             pass
+        case ExecutionError(cause=Refused()) | InstanceBusy():
+            pass
+        case InvalidStateError() if not _never_began(call, error):
+            call.outcome, call.ended = "unknown", 1 << 62
         case StorageError():
             call.outcome, call.ended = "unknown", 1 << 62
         case _:
             raise error
+
+
+def _never_began(call: Call, error: InvalidStateError) -> bool:
+    """A run that was called off may be made up for later; all else that is refused has changed nothing."""
+    return call.operation not in ("trigger", "flush") or error.actual == "the connection was closed"
 
 
 def _write_reply(call: Call, reply: Any) -> None:
@@ -396,6 +405,37 @@ def test_histories_hold_across_connections_that_close_in_their_midst(
     assert check(world.calls, world.runs, told) == []
     unknown = sum(call.outcome == "unknown" for call in world.calls)
     report("histories with closings", calls=len(world.calls), closings=lives, unknown=unknown, violations=0)
+
+
+def test_a_run_that_closing_called_off_is_not_acknowledged(tmp_path: Path) -> None:
+    """A trigger whose run is still to be made up for when its connection has closed does not say it ran."""
+
+    async def scene() -> tuple[Any, bytes | None]:
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            begun.set()
+            await gate.wait()
+
+        task = Task.make(
+            state_schema=int,
+            event_schema=int,
+            logging="none",
+            on_event=lambda event, ctx: ctx.set_state(event),
+            execute=lambda ctx: Effect.from_async(wait).and_then(ctx.set_state(2)),
+        )
+        jobs = create_durable_jobs({"task": task}, limits=Limits(drain_timeout="1 ms"))
+        async with sqlite(tmp_path / "jobs.db") as storage:
+            async with jobs.connect(storage) as client:
+                await client.task(task).send(id="a", event=1)
+                call = asyncio.ensure_future(client.task(task).trigger("a").run_async_exit())
+                await begun.wait()
+            gate.set()
+            exit = await call
+            return exit, (await storage.instances())[0].state
+
+    exit, state = play(scene)
+    assert isinstance(exit, Success) == (state == b"2")
 
 
 async def _until(holds: Callable[[], bool]) -> None:
