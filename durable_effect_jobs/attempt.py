@@ -21,8 +21,22 @@ from durable_effect_jobs.errors import InvalidStateError, Kind
 from durable_effect_jobs.instance import Key
 from durable_effect_jobs.step import Codec, Limits
 
-__all__ = ["Draft", "Ended", "Failed", "Finished", "Inside", "Terminated", "attempt", "inside", "job_logger"]
+__all__ = [
+    "Draft",
+    "Ended",
+    "Failed",
+    "Finished",
+    "Inside",
+    "Terminated",
+    "attempt",
+    "inside",
+    "job_logger",
+    "within",
+]
 
+A = TypeVar("A")
+E = TypeVar("E")
+R = TypeVar("R")
 S = TypeVar("S")
 
 
@@ -35,15 +49,24 @@ class Inside:
     @property
     def keys(self) -> frozenset[Key]:
         """Their instances. A fiber detached from a handler may outlive it, and then counts no more."""
+        if not self.handlers:
+            return _NOBODY
         return frozenset(key for key, draft in self.handlers if draft.running)
 
 
+_NOBODY: frozenset[Key] = frozenset()
 _OUTSIDE = Inside()
+_INSIDE: Effect[Inside] = Effect.env().map(lambda env: env.get_or(Inside, _OUTSIDE))
 
 
 def inside() -> Effect[Inside]:
     """The handlers around this effect; none where nobody says so."""
-    return Effect.env().map(lambda env: env.get_or(Inside, _OUTSIDE))
+    return _INSIDE
+
+
+def within(f: Callable[[Inside], Effect[A, E, R]]) -> Effect[A, E, R]:
+    """Go on with what ``f`` answers for the handlers around this effect; both are one step."""
+    return Effect.with_fiber(lambda fiber: f(fiber.env.get_or(Inside, _OUTSIDE)))
 
 
 class Draft(Generic[S]):

@@ -20,9 +20,9 @@ from typing_extensions import Never, TypeVar
 
 from durable_effect import Cause, Clock, Deferred, Do, Effect, Env, Exit, Failure, Fiber, Need, Random, Scope
 from durable_effect_jobs.admission import Admission
-from durable_effect_jobs.attempt import Inside, inside
+from durable_effect_jobs.attempt import Inside, within
 from durable_effect_jobs.errors import InstanceBusy, InvalidStateError, Overloaded, StorageError
-from durable_effect_jobs.instance import Due, Instance, Key
+from durable_effect_jobs.instance import Due, Instance, Key, Lease
 from durable_effect_jobs.interpreter import Alarms, CallError, dispatch, fire_if_due, inspect
 from durable_effect_jobs.registry import Registry
 from durable_effect_jobs.step import Command, StepError
@@ -131,24 +131,20 @@ class Engine:
         self, operation: str, effect: Effect[A, E, Any]
     ) -> Effect[A, E | InvalidStateError | Overloaded]:
         """Run with the engine's services in place of the caller's, and be waited for when closing."""
-        return self._host(operation, effect)  # apart, because mypy loses the A and E of a generic do-block
-
-    @Effect.gen
-    def _host(self, operation: str, effect: Effect[Any, Any, Any]) -> Do[Any, Any]:
-        around = yield from inside()
         limit = self.registry.limits.max_calls
 
-        def begin() -> Effect[Any, Any]:
+        def begin(around: Inside) -> Effect[A, E | InvalidStateError | Overloaded]:
             """Counting it and seeing to its end is one step: between two the caller could be called off."""
             if self._closed and not around.keys:  # handlers that are being waited for may still call others
                 return Effect.fail(_closed(operation))
             if self._calls >= limit:
                 return Effect.fail(Overloaded("the queue of this connection", limit))
             self._calls += 1
-            hosted = effect.provide_env(self._env.add(Inside, around))
+            env = self._env.add(Inside, around) if around.handlers else self._env
+            hosted = effect.provide_env(env)
             return hosted.ensuring(Effect.suspend(self._call_ended))
 
-        return (yield from Effect.suspend(begin))
+        return within(begin)
 
     def _call_ended(self) -> Effect[None]:
         self._calls -= 1
@@ -158,8 +154,21 @@ class Engine:
         self, key: Key, operation: str, effect: Effect[A, E, R], patience: timedelta | None
     ) -> Effect[A, E | InvalidStateError | InstanceBusy | Overloaded, R]:
         """One step at a time per instance, first come first served."""
-        # Apart, because mypy loses the A and E of a generic do-block.
-        return self._queue(key, operation, effect, patience)
+
+        def queue(around: Inside) -> Effect[A, E | InvalidStateError | InstanceBusy | Overloaded, R]:
+            callers = around.keys
+            if key in callers:
+                return effect  # refused by the interpreter; waiting for itself would never end
+            if callers and not callers.isdisjoint(self._waited_for_by(key)):
+                circle = InvalidStateError(
+                    "an instance that does not wait for the caller",
+                    f"the handler of {key.instance_id} waits for the one that called it",
+                    operation,
+                )
+                return Effect.fail(circle)
+            return self._enter(key, callers, effect, patience)
+
+        return within(queue)
 
     def _ahead(self, key: Key, operation: str, effect: Effect[A, E, R]) -> Effect[A, E | CallError, R]:
         """What ends an instance waits for nobody. While there is none yet, its turn comes in order."""
@@ -177,29 +186,13 @@ class Engine:
             )
         )
 
-    @Effect.gen
-    def _queue(
-        self, key: Key, operation: str, effect: Effect[Any, Any, Any], patience: timedelta | None
-    ) -> Do[Any, Any, Any]:
-        callers = (yield from inside()).keys
-        if key in callers:
-            return (yield from effect)  # refused by the interpreter; waiting for itself would never end
-        if not callers.isdisjoint(self._waited_for_by(key)):
-            circle = InvalidStateError(
-                "an instance that does not wait for the caller",
-                f"the handler of {key.instance_id} waits for the one that called it",
-                operation,
-            )
-            return (yield from Effect.fail(circle))
-        return (yield from Effect.suspend(lambda: self._enter(key, callers, effect, patience)))
-
     def _enter(
         self,
         key: Key,
         callers: frozenset[Key],
-        effect: Effect[Any, Any, Any],
+        effect: Effect[A, E, R],
         patience: timedelta | None,
-    ) -> Effect[Any, Any, Any]:
+    ) -> Effect[A, E | InstanceBusy | Overloaded, R]:
         """Joining the queue and seeing to leaving it is one step: between two it could be called off."""
         turnstile = self._order.get(key) or self._order.setdefault(key, Turnstile(key))
         waiting = [self._order[caller] for caller in callers if caller in self._order]
@@ -212,7 +205,9 @@ class Engine:
     def _leave(self, turnstile: Turnstile, place: Place, waiting: list[Turnstile]) -> Effect[None]:
         for caller in waiting:
             caller.waits_for.remove(turnstile.key)
-        return turnstile.leave(place).and_then(Effect.sync(lambda: self._forget(turnstile)))
+        following = turnstile.leave(place)
+        self._forget(turnstile)
+        return following
 
     def _forget(self, turnstile: Turnstile) -> None:
         if turnstile.empty and self._order.get(turnstile.key) is turnstile:
@@ -239,7 +234,7 @@ class Engine:
                 return run
             return self._admission.alone(run, _ALWAYS) if suspect else self._admission.together(run)
 
-        return inside().flat_map(begin)
+        return within(begin)
 
     def supervise(self, held: Instance, run: Effect[A, E, R]) -> Effect[A | None, E, R]:
         """The ``Worker`` port: the run has a fiber of its own, which can be called off."""
@@ -247,7 +242,7 @@ class Engine:
 
     @Effect.gen
     def _supervise(self, held: Instance, run: Effect[Any, Any, Any]) -> Do[Any, Any, Any]:
-        began = yield from Clock.now()
+        began = cast("Lease", held.lease).until - self.registry.limits.lease
         fiber = yield from run.fork()
         entry = _Held(held.fence, fiber, began)
         self._held[held.key] = entry

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast
 
 import attrs
@@ -182,14 +183,27 @@ class Instance:
 
     def evolve(self, **changes: Any) -> Self:
         """The record after a step: the changes, one revision more, and nobody's."""
-        return attrs.evolve(self, revision=self.revision + 1, lease=None, **changes)
+        return self.replace(revision=self.revision + 1, lease=None, **changes)
+
+    def replace(self, **changes: Any) -> Self:
+        """The record with these changes: what ``attrs.evolve`` answers, in half the time."""
+        copy = object.__new__(type(self))
+        for write, value in zip(_WRITES, _READS(self), strict=True):
+            write(copy, value)
+        for name, value in changes.items():
+            object.__setattr__(copy, name, value)
+        return copy
 
     def to_bytes(self) -> bytes:
         """All of the record except what storages keep in columns of their own: key, revision, state, lease,
-        fence, crash count and quarantine."""
-        return to_json_bytes(
-            {name: _plain(getattr(self, name)) for name in _BOOKKEEPING if _worth(self, name)}
-        )
+        fence, crash count and quarantine. Defaults are not written: most records are small, and new fields
+        cost old records nothing."""
+        fields: dict[str, Any] = {}
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value is not default and value != default:
+                fields[name] = _plain(value)
+        return to_json_bytes(fields)
 
     @staticmethod
     def from_bytes(key: Key, revision: int, state: bytes | None, record: bytes, **columns: Any) -> Instance:
@@ -284,10 +298,10 @@ _DEFAULTS: dict[str, Any] = {
 }
 _BOOKKEEPING = frozenset(_DEFAULTS)
 
-
-def _worth(instance: Instance, name: str) -> bool:
-    """Defaults are not written: most records are small, and new fields cost old records nothing."""
-    return bool(getattr(instance, name) != _DEFAULTS[name])
+# One call reads all fields; a slot is written by its descriptor, since the class itself refuses to be.
+_FIELDS = tuple(field.name for field in attrs.fields(Instance))
+_READS = attrgetter(*_FIELDS)
+_WRITES = tuple(Instance.__dict__[name].__set__ for name in _FIELDS)
 
 
 def _plain(value: Any) -> Any:

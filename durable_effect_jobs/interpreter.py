@@ -167,7 +167,7 @@ def _left(before: Instance, worker: Worker) -> Instance:
     """The record whose lease is over. A step that follows keeps its revision and fence to compare with."""
     lease = cast("Lease", before.lease)
     died = lease.owner != worker.owner
-    return attrs.evolve(before, lease=None, crashes=before.crashes + died)
+    return before.replace(lease=None, crashes=before.crashes + died)
 
 
 def _in_quarantine(instance: Instance, operation: str) -> InvalidStateError:
@@ -204,12 +204,12 @@ def _commit_and_fire(
     """The alarm that was set to now fires within the call; whoever calls that off leaves it to the alarms."""
     committed_at = yield from Clock.now()
     lease = Lease(worker.owner, committed_at + registry.limits.lease)
-    leased = attrs.evolve(cast("Instance", step.after), lease=lease)
+    leased = cast("Instance", step.after).replace(lease=lease)
     commit = _commit(registry, turn.key, attrs.evolve(step, after=leased), turn.now, _CALL_RESENDS)
     fence = yield from commit.on_error(lambda _: _release(turn.key, worker))
     if fence is None:
         return _Conflicted(step.before)
-    due = attrs.evolve(leased, fence=fence)
+    due = leased.replace(fence=fence)
     # What was set to the call's own time is not late, however long the commit took.
     began = max(turn.now, cast("Alarm", due.alarm).at)
     fired = yield from _fire(restore, registry, job, due, began, worker, own=True)
@@ -343,7 +343,7 @@ def _fire(
     if step is None:
         return None
     if held.crashes and step.after is not None and cast("Fired", step.fired).result != "parked":
-        step = attrs.evolve(step, after=attrs.evolve(step.after, crashes=0))
+        step = attrs.evolve(step, after=step.after.replace(crashes=0))
     ended = yield from Clock.now()
     commit = _no_duplicate(_commit(registry, held.key, step, ended, _RUN_RESENDS))
     if (yield from commit.on_error(lambda _: _give_back(held, worker))) is None:
