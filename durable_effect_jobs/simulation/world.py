@@ -136,9 +136,9 @@ class World:
             if not process.alive:
                 process.boot()
 
-    def trouble(self, what: str) -> None:
-        """Something went wrong just now, so what takes long may be excused for a while."""
-        self.last_trouble = max(self.last_trouble, self.now)
+    def trouble(self, what: str, until: datetime | None = None) -> None:
+        """Something goes wrong, now or until then: what takes long may be excused for a while."""
+        self.last_trouble = max(self.last_trouble, until or self.now)
         self.note("", what)
 
     def note(self, who: str, what: str) -> None:
@@ -167,7 +167,7 @@ class World:
         arrives = self.now + self._latency()
         if self.faults.at_sending():
             arrives += self.weather.lease * self._dice.uniform(1.0, 2.0)
-            self.trouble(f"{statement} of {process.name} is delayed beyond the lease")
+            self.trouble(f"{statement} of {process.name} is delayed beyond the lease", until=arrives)
         life = process.life
         self.at(arrives, lambda: self._arrive(process, life, waiter, statement))
 
@@ -369,8 +369,12 @@ class Process:
 
     def pause(self, span: timedelta) -> None:
         """Stand still for so long, while the others and time go on."""
-        self.paused_until = self.world.now + span
-        self.world.trouble(f"{self.name} stands still for {span.total_seconds():g} s")
+        until = self.paused_until = self.world.now + span
+        others = any(
+            other.alarms and other.alive and other.paused_until is None for other in self.world.processes
+        )
+        what = f"{self.name} stands still for {span.total_seconds():g} s"
+        self.world.trouble(what, until=None if others else until)
 
     def stop(self) -> None:
         """End in an orderly way, as for a deployment: programs are interrupted, the engine drains."""

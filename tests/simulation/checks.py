@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ledger import JOBS, Books, Entry
-from model import Expected, Outcome
+from model import Expected, Outcome, Wake
 
 from durable_effect.canonical_json import from_json_bytes
 from durable_effect_jobs.events import JobExecuted, JobFailed, JobRetryExhausted, JobTerminated
-from durable_effect_jobs.instance import Commit, Instance
+from durable_effect_jobs.instance import Alarm, Commit, Instance
 from durable_effect_jobs.simulation.run import View
 
 __all__ = ["check"]
@@ -63,9 +63,8 @@ def _expected(books: Books, before: Expected | None, commit: Commit) -> Expected
     assert before is not None, "a step of an instance that was never begun"
     failed: JobFailed | None = told.get(JobFailed)  # type: ignore[assignment] # by its type
     after = commit.after
-    scheduled = after is not None and after.alarm is not None
     if JobExecuted in told:
-        return before.ran("done", 0, scheduled)
+        return before.ran("done", 0)
     if failed is not None and after is not None and after.quarantined:
         return before
     if failed is not None:
@@ -74,7 +73,7 @@ def _expected(books: Books, before: Expected | None, commit: Commit) -> Expected
             outcome = "retrying"
         elif JobRetryExhausted in told:
             outcome = "exhausted"
-        return before.ran(outcome, failed.attempt, scheduled)
+        return before.ran(outcome, failed.attempt)
     if JobTerminated in told:
         return None
     if commit.mark is not None:
@@ -105,8 +104,15 @@ def _seen(record: Instance) -> Expected:
         executions=record.execute_count,
         failed=record.failed_attempts,
         stopped=record.stopped,
-        scheduled=record.alarm is not None,
+        wakes=_wake(record, record.alarm),
+        aside=_wake(record, record.pending),
     )
+
+
+def _wake(record: Instance, alarm: Alarm | None) -> Wake:
+    if alarm is None:
+        return ""
+    return cast("Wake", alarm.reason) if record.key.kind == "task" else "schedule"
 
 
 # -- events

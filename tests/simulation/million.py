@@ -64,7 +64,14 @@ def run_seeds(first: int) -> list[SeedReport] | str:
 def run_seed(seed: int) -> SeedReport:
     """The ledger under one seed, with three clients."""
     report = simulate(
-        jobs, workload, check, seeds=[seed], outside={Books: Books}, callers=3, longest="10 minutes"
+        jobs,
+        workload,
+        check,
+        seeds=[seed],
+        outside={Books: Books},
+        callers=3,
+        longest="10 minutes",
+        slow="1 millis",
     )
     return report.seeds[0]
 

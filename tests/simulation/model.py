@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
-from typing_extensions import Self
 
-Outcome = Literal["done", "failed", "retrying", "exhausted", "ended"]
+Outcome = Literal["done", "failed", "retrying", "exhausted"]
+Wake = Literal["", "schedule", "retry", "trigger"]
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +29,10 @@ class Expected:
     failed: int = 0
     """Failed attempts of the run in progress."""
     stopped: bool = False
-    scheduled: bool = True
+    wakes: Wake = "schedule"
+    """What it waits for: its schedule, a retry, a run that was asked for, or nothing. For a task only."""
+    aside: Wake = ""
+    """What a task waited for when it was asked to run at once."""
 
     @staticmethod
     def started() -> Expected:
@@ -46,43 +49,38 @@ class Expected:
         taken = attrs.evolve(self, ids=(*self.ids, event), events=self.events + 1)
         if self.kind == "debounce":
             return taken
-        scheduled = act != "cancel"
-        return attrs.evolve(taken, failed=0, scheduled=scheduled, stopped=self.stopped and not scheduled)
+        cancelled = act == "cancel"
+        stopped = self.stopped and cancelled
+        return attrs.evolve(taken, failed=0, wakes="" if cancelled else "schedule", aside="", stopped=stopped)
 
     def asked_to_run(self) -> Expected:
-        """``trigger`` and ``flush`` restart the attempts; a stopped batch or schedule is revived."""
-        revived = self.kind != "task"
-        return attrs.evolve(self, failed=0, scheduled=True, stopped=self.stopped and not revived)
+        """``trigger`` and ``flush`` restart the attempts, and revive. A task's own schedule is kept aside."""
+        if self.kind != "task":
+            return attrs.evolve(self, failed=0, wakes="schedule", stopped=False)
+        aside = self.aside if self.aside or self.wakes == "trigger" else self.wakes
+        return attrs.evolve(self, failed=0, wakes="trigger", aside=aside)
 
-    def ran(self, outcome: Outcome, attempt: int, scheduled: bool) -> Expected | None:
+    def ran(self, outcome: Outcome, attempt: int) -> Expected | None:
         """A run ended. Attempts of the same run share its number; a failed one leaves the state alone."""
         first = self.failed == 0
         after = attrs.evolve(self, runs=self.runs + first, executions=self.executions + (self.kind == "task"))
-        match outcome:
-            case "done":
-                return after._done(scheduled)
-            case "retrying":
-                self._expects(attempt)
-                return attrs.evolve(after, failed=self.failed + 1, scheduled=True, stopped=False)
-            case "failed":
-                self._expects(attempt)
-                stopped = self.stopped if self.kind == "task" else False
-                return attrs.evolve(after, failed=0, scheduled=scheduled, stopped=stopped)
-            case "exhausted":
-                self._expects(attempt)
-                return attrs.evolve(after, failed=0, scheduled=False, stopped=True)
-            case "ended":
-                return None
+        if outcome == "done":
+            return after._done()
+        assert attempt == self.failed + 1, f"attempt {attempt} follows {self.failed} failed ones"
+        if outcome == "retrying":
+            wakes: Wake = "retry" if self.kind == "task" else "schedule"
+            return attrs.evolve(after, failed=attempt, wakes=wakes, stopped=False)
+        if outcome == "exhausted":
+            return attrs.evolve(after, failed=0, wakes="", aside="", stopped=True)
+        if self.kind == "task":  # its caller was told, and what was scheduled stays
+            return attrs.evolve(after, failed=0, wakes=self.aside, aside="")
+        return attrs.evolve(after, failed=0, wakes="schedule", stopped=False)
 
-    def _done(self, scheduled: bool) -> Expected | None:
+    def _done(self) -> Expected | None:
         if self.kind == "debounce":
             return None
-        settled = attrs.evolve(self, failed=0, stopped=False, scheduled=scheduled)
-        if self.kind == "task":
-            return attrs.evolve(settled, done=len(self.ids))
-        return attrs.evolve(settled, count=self.count + 1, scheduled=True)
-
-    def _expects(self, attempt: int) -> Self:
-        """Attempts count 1, 2, 3 without a gap."""
-        assert attempt == self.failed + 1, f"attempt {attempt} follows {self.failed} failed ones"
-        return self
+        settled = attrs.evolve(self, failed=0, stopped=False, aside="")
+        if self.kind == "continuous":
+            return attrs.evolve(settled, count=self.count + 1, wakes="schedule")
+        # The run stands for one whose retry was waiting; a schedule of its own is another run.
+        return attrs.evolve(settled, done=len(self.ids), wakes="schedule" if self.aside == "schedule" else "")
