@@ -140,7 +140,7 @@ def _dispatch(
         written = yield from _written(registry, command, step, turn, worker).uninterruptible()
         return (command.answer(turn, step, None),) if written else _Conflicted(before)
     own = Effect.uninterruptible_mask(
-        lambda restore: _commit_and_fire(restore, registry, job, command, turn, step, worker)
+        lambda restore: _commit_and_fire(restore, registry, job, operation, command, turn, step, worker)
     )
     return (yield from worker.admit(after.crashes > 0, own))
 
@@ -160,6 +160,12 @@ class _Conflicted:
 def _ended(key: Key, operation: str) -> InvalidStateError:
     return InvalidStateError(
         "an instance that goes on", f"{key.instance_id} was ended while its handler ran", operation
+    )
+
+
+def _called_off(key: Key, operation: str) -> InvalidStateError:
+    return InvalidStateError(
+        "a run that ends", f"that of {key.instance_id} was called off: its alarm runs again", operation
     )
 
 
@@ -196,6 +202,7 @@ def _commit_and_fire(
     restore: Restore,
     registry: Registry,
     job: Job[Any, Any],
+    operation: str,
     command: Command[A],
     turn: Turn,
     step: Step,
@@ -216,6 +223,8 @@ def _commit_and_fire(
     if fired is None:
         fired = yield from _ended_meanwhile(due)
     if fired is None:
+        if command.runs:
+            yield from Effect.fail(_called_off(turn.key, operation))
         return (command.answer(turn, step, None),)
     error = cast("Fired", fired.fired).error
     if error is not None:
