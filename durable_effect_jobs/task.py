@@ -555,7 +555,8 @@ class TriggerTask(Command[TaskTriggerResult]):
         if before is None:
             return Effect.fail(InstanceNotFoundError(turn.key.instance_id))
         triggered = before.alarm is not None and before.alarm.reason == "trigger"
-        pending = before.pending if triggered else before.alarm
+        # A trigger that died waits as a retry, with the schedule still aside.
+        pending = before.pending if triggered or before.pending is not None else before.alarm
         after = before.evolve(**SETTLED, alarm=Alarm(turn.now, "trigger"), pending=pending)
         return job.load(before).as_(Step(before=before, after=after))
 

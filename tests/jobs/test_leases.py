@@ -240,6 +240,37 @@ class TestCrashes:
         assert (stored.quarantined, stored.state) == (True, b"7")
 
 
+def test_a_schedule_outlives_a_trigger_that_died_and_was_triggered_again() -> None:
+    """What is scheduled stays aside while a trigger's retry waits, and comes back after the next trigger."""
+    modes = ["hangs"]
+
+    def on_event(event: int, ctx: TaskEventContext[int]) -> Effect[None]:
+        return ctx.set_state(event).and_then(ctx.schedule("1 hour"))
+
+    def execute(ctx: TaskExecuteContext[int]) -> Effect[None, str]:
+        return {"hangs": Effect.never, "fails": Effect.fail("no"), "works": Effect.void}[modes[-1]]
+
+    task = Task.make(
+        state_schema=int,
+        event_schema=int,
+        on_event=on_event,
+        execute=execute,
+        retry=Retry(max_attempts=5, delay="10 seconds", on_exhausted="stop"),
+        logging="none",
+    )
+    with JobsTestKit(create_durable_jobs({"task": task}), now=NOON) as kit:
+        kit.run(kit.client.task(task).send(id="a", event=1))
+        scheduled = kit.run(kit.client.task(task).status("a")).scheduled_at
+        kit._runtime.fork(kit.client.task(task).trigger("a"))
+        kit._runtime.settle()
+        modes.append("fails")
+        kit.restart()
+        kit.advance("1 second")
+        modes.append("works")
+        kit.run(kit.client.task(task).trigger("a"))
+        assert kit.run(kit.client.task(task).status("a")).scheduled_at == scheduled
+
+
 class TestKeysForOthers:
     """What a run hands to other services."""
 

@@ -224,11 +224,11 @@ class _Instance:
                 self.broken.append(f"call {call.number} at position {position} said filled={call.filled}")
 
     def _may_say(self, call: Call, run: Run) -> bool:
-        """Whether an add told the truth. Crashes leave flushes to adds, and full baskets to alarms."""
-        if call.filled == (run.after.count == FILLED):
+        """Whether an add told the truth. Where calls were cut off, others may have emptied what it filled."""
+        if self.cut_off or call.filled == (run.after.count == FILLED):
             return True
         if not call.filled:
-            return self.cut_off
+            return False
         return any(
             other.before == run.after and call.began < other.began < other.ended < call.ended
             for other in self.runs
