@@ -219,7 +219,9 @@ def _commit_and_fire(
     due = leased.replace(fence=fence)
     # What was set to the call's own time is not late, however long the commit took.
     began = max(turn.now, cast("Alarm", due.alarm).at)
-    fired = yield from _fire(restore, registry, job, due, began, worker, own=True)
+    fired: Step | None = None
+    if fence:  # without one the write was sent again after somebody had ended what it wrote
+        fired = yield from _fire(restore, registry, job, due, began, worker, own=True)
     if fired is None:
         fired = yield from _ended_meanwhile(due)
     if fired is None:

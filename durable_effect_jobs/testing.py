@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Never, Self
 
@@ -15,10 +15,52 @@ from durable_effect_jobs.client import JobsClient
 from durable_effect_jobs.engine import Engine
 from durable_effect_jobs.events import Event
 from durable_effect_jobs.jobs import DurableJobs, start_engine
+from durable_effect_jobs.simulation import (
+    FAULT_KINDS,
+    Broken,
+    Dice,
+    FaultKind,
+    Faults,
+    SeedReport,
+    SimulationFailure,
+    SimulationReport,
+    View,
+    kill_process,
+    simulate,
+)
 from durable_effect_jobs.storage.memory import MemoryStorage
 from durable_effect_jobs.storage_contract import STORAGE_CHECKS, check_storage
 
-__all__ = ["STORAGE_CHECKS", "JobsTestKit", "check_storage"]
+if TYPE_CHECKING:
+    from durable_effect_jobs.simulation import JobsMachine
+
+__all__ = [
+    "FAULT_KINDS",
+    "STORAGE_CHECKS",
+    "Broken",
+    "Dice",
+    "FaultKind",
+    "Faults",
+    "JobsMachine",
+    "JobsTestKit",
+    "SeedReport",
+    "SimulationFailure",
+    "SimulationReport",
+    "View",
+    "check_storage",
+    "kill_process",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """``JobsMachine`` needs hypothesis, which is imported only for those who use it."""
+    if name != "JobsMachine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from durable_effect_jobs.simulation import JobsMachine
+
+    return JobsMachine
+
 
 A = TypeVar("A")
 
