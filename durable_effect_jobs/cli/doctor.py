@@ -176,13 +176,14 @@ def _damaged(facts: Facts) -> Iterator[Finding]:
 
 
 def _unreadable(facts: Facts) -> Iterator[Finding]:
-    if facts.errors:
+    records = () if facts.health is None else facts.health.unreadable
+    if facts.errors or records:
         yield _finding(
             "unreadable",
             "not all of the storage could be read: what follows may lack something",
             "See to the other findings first, above all to I2 and integrity. If there are none, a record"
             " is not what durable-effect writes: restore a backup, or remove the row.",
-            details=[str(error) for error in facts.errors],
+            details=[*(str(error) for error in facts.errors), *records],
         )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -14,7 +15,7 @@ import attrs
 
 from durable_effect import Effect
 from durable_effect_jobs.errors import StorageError
-from durable_effect_jobs.instance import from_micros
+from durable_effect_jobs.instance import Instance, Key, from_micros
 from durable_effect_jobs.storage.sqlite_file import FileToRead
 
 __all__ = ["SqliteHealth", "examine", "version"]
@@ -32,6 +33,8 @@ class SqliteHealth:
 
     damages: tuple[str, ...]
     """What SQLite's own check found, up to 100 lines."""
+    unreadable: tuple[str, ...]
+    """Instances whose record is not what durable-effect writes, up to 100."""
     latest: datetime | None
     """The latest time at which anything was written, by the clock that wrote it."""
 
@@ -49,7 +52,19 @@ def _translated(error: Exception) -> StorageError:
 def _examine(path: Path, deep: bool, lease: timedelta) -> SqliteHealth:
     with closing(FileToRead(path).connect()) as connection:
         damages = tuple(_damages(connection, deep))
-        return SqliteHealth(damages=damages, latest=None if damages else _latest(connection, lease))
+        if damages:
+            return SqliteHealth(damages=damages, unreadable=(), latest=None)
+        unreadable = tuple(islice(_unreadable(connection), _MOST_DAMAGES))
+        return SqliteHealth(damages=(), unreadable=unreadable, latest=_latest(connection, lease))
+
+
+def _unreadable(connection: sqlite3.Connection) -> Iterator[str]:
+    for kind, job, its_id, record in connection.execute("SELECT kind, job, id, record FROM instance"):
+        key = Key(kind, job, its_id)
+        try:
+            Instance.from_bytes(key, 1, None, record)
+        except Exception as error:
+            yield f"{key.instance_id}: {type(error).__name__}: {error}"
 
 
 def _damages(connection: sqlite3.Connection, deep: bool) -> Iterator[str]:

@@ -182,6 +182,16 @@ def test_each_broken_invariant_is_named(stored: Terminal, invariant: str) -> Non
     assert max(map(len, text.stdout.splitlines())) <= 120
 
 
+def test_a_record_that_is_not_ours_is_named(stored: Terminal) -> None:
+    """Listings leave such a record out; doctor says which one it is."""
+    change(stored, "UPDATE instance SET record = x'5b' WHERE id = 'ill'")
+
+    code, findings = examined(stored)
+
+    assert code == 1
+    assert "continuous:poll:ill" in findings["unreadable"]["details"][0]
+
+
 def test_all_broken_invariants_are_named_at_once(stored: Terminal) -> None:
     """One does not hide the others."""
     ids = {invariant: invariant.lower() for invariant in BREAKS}
