@@ -245,9 +245,14 @@ class Engine:
         began = cast("Lease", held.lease).until - self.registry.limits.lease
         fiber = yield from run.fork()
         entry = _Held(held.fence, fiber, began)
-        self._held[held.key] = entry
-        ended = fiber.await_().on_interrupt(fiber.interrupt)
-        exit = yield from ended.ensuring(Effect.sync(lambda: self._let_go(held.key, entry)))
+
+        def watch() -> Effect[Exit[Any, Any]]:
+            """Entering it and seeing to its removal is one step: between two it could be called off."""
+            self._held[held.key] = entry
+            ended = fiber.await_().on_interrupt(fiber.interrupt)
+            return ended.ensuring(Effect.sync(lambda: self._let_go(held.key, entry)))
+
+        exit = yield from Effect.suspend(watch)
         if entry.lost and isinstance(exit, Failure):
             return None
         return (yield from Effect.from_exit(exit))
