@@ -1,4 +1,4 @@
-"""Writes that are sent again, and wake-ups by the handful, on both storages."""
+"""Writes that are sent again, marks that end and wake-ups by the handful, on both storages."""
 
 from __future__ import annotations
 
@@ -90,5 +90,23 @@ def test_the_longest_overdue_of_one_job_come_first(limit: int, opening: Effect[A
         jobs: list[JobName] = [("task", "t")]
         found = yield from storage.due(NOON + DAY, limit, jobs)
         assert [due.key.id for due in found] == ["5", "4", "3", "2", "1"][:limit]
+
+    opening.flat_map(story).scoped().run()
+
+
+def test_marks_that_are_over_take_no_room(opening: Effect[Any, Any, Any]) -> None:
+    """Later commits take them along; one that was made anew meanwhile stays as long as it was made for."""
+
+    @Effect.gen
+    def story(storage: Any) -> Do[None, Any]:
+        for event_id, until in (("over", NOON + SECOND), ("anew", NOON + SECOND), ("long", NOON + DAY)):
+            yield from storage.commit(birth(born(task(event_id)), mark=Mark(event_id, until)))
+        again = change(born(task("anew")), born(task("anew")).evolve(), mark=Mark("anew", NOON + DAY))
+        yield from storage.commit(attrs.evolve(again, at=NOON + SECOND))
+        yield from storage.commit(birth(born(), at=NOON + 2 * SECOND))
+        assert (yield from storage.survey(NOON, lease=SECOND)).marks == 2
+        assert (yield from storage.is_marked(task("anew"), "anew", NOON + DAY - SECOND)) is True
+        yield from storage.commit(change(born(), None, at=NOON + DAY))
+        assert (yield from storage.survey(NOON, lease=SECOND)).marks == 0
 
     opening.flat_map(story).scoped().run()

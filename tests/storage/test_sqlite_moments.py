@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,42 @@ def test_a_step_on_what_was_renewed_and_released_in_its_transaction(tmp_path: Pa
         assert left.lease is None
         assert left.fence > fence
         assert left.revision == stored.revision
+
+    on_file(tmp_path / "jobs.db", story)
+
+
+def test_a_transaction_keeps_other_writers_out_from_its_beginning(tmp_path: Path) -> None:
+    """Between a look and the write that follows from it nobody else writes, not even a tool beside us."""
+    path = tmp_path / "jobs.db"
+
+    def look_and_meddle(connection: sqlite3.Connection) -> int:
+        connection.execute("SELECT count(*) FROM instance").fetchone()
+        outside = closing(sqlite3.connect(path, timeout=0, isolation_level=None))
+        with outside as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("DELETE FROM outbox")
+        return connection.execute("DELETE FROM outbox").rowcount
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[int, Any]:
+        yield from storage.commit(birth(born(), events=(fact("e"),)))
+        return (yield from storage._thread.write("look", look_and_meddle))
+
+    assert on_file(path, story) == 1
+
+
+def test_half_a_lease_cannot_be_stored(tmp_path: Path) -> None:
+    """Whoever writes to the file: a record has an owner and an end of its lease, or neither."""
+
+    def spoil(what: str) -> Callable[[sqlite3.Connection], object]:
+        return lambda connection: connection.execute(f"UPDATE instance SET {what}")
+
+    @Effect.gen
+    def story(storage: SqliteStorage) -> Do[None, Any]:
+        yield from storage.commit(birth(born()))
+        for what in ("lease_owner = 'one'", "lease_until_us = 5"):
+            refused = yield from storage._thread.write("spoil", spoil(what)).flip()
+            assert isinstance(refused.cause, sqlite3.IntegrityError)
+        assert (yield from storage.load(USER)) == born()
 
     on_file(tmp_path / "jobs.db", story)
 
