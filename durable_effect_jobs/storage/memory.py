@@ -213,7 +213,7 @@ class MemoryStorage:
             fence = self._next_fence()
         else:
             fence = 0 if commit.before is None else commit.before.fence
-        record = after if after.fence == fence else attrs.evolve(after, fence=fence)
+        record = after if after.fence == fence else after.replace(fence=fence)
         name = (commit.key.kind, commit.key.job)
         job = self._jobs.get(name)
         if job is None:

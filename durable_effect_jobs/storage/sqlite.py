@@ -330,7 +330,7 @@ class _Contents:
         elif after is None or after.fence == fence:
             self.remember(commit.key, after)
         else:
-            self.remember(commit.key, attrs.evolve(after, fence=fence))
+            self.remember(commit.key, after.replace(fence=fence))
 
     def _answered(self, connection: sqlite3.Connection, commit: Commit) -> int:
         """What a commit was answered that was written before. Raises ``Conflict`` when it was not."""
