@@ -214,3 +214,33 @@ def test_what_is_purged_is_kept_as_a_dead_letter_of_the_same_write() -> None:
         (letter,) = kit.run(kit.storage.dead_letters())
         assert (letter.instance.key, letter.instance.state, letter.reason) == (COUNTER, b"41", "max_attempts")
         assert letter.expires_at - letter.at == timedelta(days=30)
+
+
+class ForestallsOnce(MemoryStorage):
+    """Fails a commit without doing it, and lets somebody else write before it is sent again."""
+
+    forestalls = False
+
+    def commit(self, commit: Commit) -> Effect[int, Any]:
+        if not self.forestalls:
+            return super().commit(commit)
+        self.forestalls = False
+        before = self.load(commit.key).run_sync()
+        assert before is not None
+        theirs = Commit(
+            key=commit.key, before=before, after=before.evolve(state=b"5"), at=commit.at, token="theirs"
+        )
+        failed = Effect.fail(StorageError("commit", "no answer"))
+        return super().commit(theirs).and_then(failed)
+
+
+def test_a_commit_that_somebody_forestalled_is_not_acknowledged() -> None:
+    """Nobody can tell whether it had happened, so its caller hears of the failure and nothing of it is done."""
+    storage = ForestallsOnce()
+    with JobsTestKit(counter(lambda ctx: ctx.set_state(9)), now=NOON, storage=storage) as kit:
+        client = kit.client.continuous("counter")
+        kit.run(client.start(id="a", input=0))
+        storage.forestalls = True
+        with pytest.raises(StorageError):
+            kit.run(client.trigger("a"))
+        assert (stored(kit).state, stored(kit).run_count) == (b"5", 0)
