@@ -235,7 +235,7 @@ class ForestallsOnce(MemoryStorage):
 
 
 def test_a_commit_that_somebody_forestalled_is_not_acknowledged() -> None:
-    """Nobody can tell whether it had happened, so its caller hears of the failure and nothing of it is done."""
+    """Nobody can tell whether it had happened, so its caller hears of the failure, and nothing is done."""
     storage = ForestallsOnce()
     with JobsTestKit(counter(lambda ctx: ctx.set_state(9)), now=NOON, storage=storage) as kit:
         client = kit.client.continuous("counter")

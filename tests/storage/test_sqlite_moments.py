@@ -256,6 +256,7 @@ def level(connection: sqlite3.Connection) -> int:
         (lambda path: SqliteStorage.open(path, synchronous="normal"), 1),
         (lambda path: open_storage(f"sqlite:///{path}"), 2),
     ],
+    ids=["unasked", "full", "normal", "by its URL"],
 )
 def test_a_commit_waits_for_the_disk_unless_it_is_told_not_to(
     open: Callable[[Path], Effect[Any, Any, Any]], expected: int, tmp_path: Path
