@@ -262,31 +262,41 @@ def look(client: JobsClient, books: Books, job: str, id: str, entry: Entry) -> D
 
 
 @Effect.gen
+def unless_busy(call: Effect[Any, Any]) -> Do:
+    """The same for a call that may be left: an instance whose runs follow each other lets nobody else in."""
+    yield from patiently(call.catch_all(_left_if_busy))
+
+
+def _left_if_busy(error: Any) -> Effect[None, Any]:
+    return Effect.void if isinstance(error, InstanceBusy) else Effect.fail(error)
+
+
+@Effect.gen
 def disturb(client: JobsClient, dice: Dice) -> Do:
     """Any other call, to any instance. Its answer depends on who else was there."""
     match dice.randint(0, 13):
         case 0:
-            yield from patiently(client.continuous(meter).start(id="m", input=Meter()))
+            yield from unless_busy(client.continuous(meter).start(id="m", input=Meter()))
         case 1:
-            yield from patiently(client.continuous(plain).start(id="p", input=Meter()))
+            yield from unless_busy(client.continuous(plain).start(id="p", input=Meter()))
         case 2 | 3:
             job = dice.choice((meter, plain))
-            yield from patiently(client.continuous(job).trigger("m" if job is meter else "p"))
+            yield from unless_busy(client.continuous(job).trigger("m" if job is meter else "p"))
         case 4:
-            yield from patiently(client.task(ledger).trigger(f"l{dice.randint(1, 2)}"))
+            yield from unless_busy(client.task(ledger).trigger(f"l{dice.randint(1, 2)}"))
         case 5 | 6:
             job, id = dice.choice((("batch", "b1"), ("batch", "b2"), ("loose", "l1"), ("loose", "l2")))
-            yield from patiently(client.debounce(job).flush(id))
+            yield from unless_busy(client.debounce(job).flush(id))
         case 7:
-            yield from patiently(client.debounce(batch).clear(f"b{dice.randint(1, 2)}"))
+            yield from unless_busy(client.debounce(batch).clear(f"b{dice.randint(1, 2)}"))
         case 8:
-            yield from patiently(client.task(ledger).terminate(f"l{dice.randint(1, 2)}"))
+            yield from unless_busy(client.task(ledger).terminate(f"l{dice.randint(1, 2)}"))
         case 9:
-            yield from patiently(client.continuous(meter).terminate("m"))
+            yield from unless_busy(client.continuous(meter).terminate("m"))
         case 10:
-            yield from patiently(client.task(ledger).status(f"l{dice.randint(1, 2)}"))
+            yield from unless_busy(client.task(ledger).status(f"l{dice.randint(1, 2)}"))
         case 11:
-            yield from patiently(client.continuous(meter).status("m"))
+            yield from unless_busy(client.continuous(meter).status("m"))
         case 12:
             yield from Effect.sleep(timedelta(milliseconds=dice.randint(50, 400)))
         case _:
