@@ -3,7 +3,7 @@
 A run whose process died may have killed it, or may have been beside the one that did. So that the innocent
 are not blamed again, a suspect runs with nothing else in progress. It waits for that in short spells, and
 others wait for it no longer than such a spell: a handler that hangs must neither keep suspects nor, through
-them, everybody else from running.
+them, everybody else from running. For the same reason a suspect is alone only in its first seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ E = TypeVar("E")
 R = TypeVar("R")
 
 _SPELL = timedelta(milliseconds=200)
+_SOLITUDE = timedelta(seconds=5)
 _PAUSES = tuple(timedelta(seconds=seconds) for seconds in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4))
 
 
@@ -32,7 +33,7 @@ class Admission:
 
     def __init__(self) -> None:
         self._running = 0
-        self._held_back = False
+        self._held_back: object | None = None
         self._changed: Deferred[None, Never] | None = None
 
     def together(self, run: Effect[A, E, R]) -> Effect[A, E, R]:
@@ -71,23 +72,30 @@ class Admission:
         return (yield from self.together(run))
 
     def _spell(self, run: Effect[Any, Any, Any]) -> Effect[tuple[Any] | None, Any, Any]:
-        """Hold new runs back until those in progress have ended, and then until this one has."""
-        self._held_back = True
+        """Hold new runs back until those in progress have ended, and then for this one's first seconds."""
+        hold = self._held_back = object()
+
+        def let_go() -> Effect[None]:
+            if self._held_back is not hold:
+                return Effect.void
+            self._held_back = None
+            return self._tell()
 
         def begin() -> Effect[tuple[Any] | None, Any, Any]:
-            return Effect.succeed(None) if self._running else run.map(lambda value: (value,))
+            if self._running:
+                return Effect.succeed(None)
+            self._running += 1
+            return ran.ensuring(Effect.suspend(self._ended))
 
+        later = Effect.sleep(_SOLITUDE).and_then(Effect.suspend(let_go))
+        ran = later.fork().flat_map(lambda timer: run.map(_once).ensuring(timer.interrupt()))
         emptied = self._emptied().timeout_option(_SPELL)
-        return emptied.and_then(Effect.suspend(begin)).ensuring(Effect.suspend(self._let_go))
+        return emptied.and_then(Effect.suspend(begin)).ensuring(Effect.suspend(let_go))
 
     @Effect.gen
     def _emptied(self) -> Do[None]:
         while self._running:
             yield from self._change()
-
-    def _let_go(self) -> Effect[None]:
-        self._held_back = False
-        return self._tell()
 
     def _change(self) -> Effect[None]:
         """Wait until something ended."""
@@ -98,3 +106,7 @@ class Admission:
     def _tell(self) -> Effect[None]:
         changed, self._changed = self._changed, None
         return Effect.void if changed is None else changed.succeed(None).as_void()
+
+
+def _once(value: A) -> tuple[A]:
+    return (value,)

@@ -9,7 +9,7 @@ statement, whoever is to blame.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol, cast
 
 import attrs
@@ -29,9 +29,10 @@ __all__ = ["Broken", "Watch", "short_record"]
 _SLACK = timedelta(seconds=2)
 """Beside the poll interval and the latency: how long a worker rests when the storage failed, and more."""
 _LOOK_EVERY = 64
-_SUSPECT = timedelta(seconds=65)
+_SUSPECT = timedelta(seconds=20)
 """How long a suspect may wait until nothing else runs in its worker."""
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_SOLITUDE = timedelta(seconds=5)
+"""How long a suspect may keep others from running beside it."""
 
 
 class Broken(AssertionError):
@@ -369,12 +370,14 @@ class Watch:
         patience = world.weather.poll_interval + _SLACK + self.slow + 20 * world.weather.latency
         if world.now - world.last_trouble < patience:
             return
+        suspects = [key for key, at in self._suspected.items() if world.now - at < 2 * _SUSPECT]
+        held_back = len(suspects) * _SOLITUDE
         for key, record in self.records.items():
             wake_at = record.wake_at
             if wake_at is None or (key.kind, key.job) not in self._jobs:
                 continue
-            excused = _SUSPECT if world.now - self._suspected.get(key, _LONG_AGO) < _SUSPECT else timedelta()
-            if world.wall - wake_at > patience + excused:
+            excused = _SUSPECT if key in suspects else timedelta()
+            if world.wall - wake_at > patience + held_back + excused:
                 late = (world.wall - wake_at).total_seconds()
                 raise Broken(
                     "no lost wake-up", f"nobody looks after it for {late:g} s: {short_record(record)}", key

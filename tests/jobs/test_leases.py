@@ -271,6 +271,23 @@ def test_a_schedule_outlives_a_trigger_that_died_and_was_triggered_again() -> No
         assert kit.run(kit.client.task(task).status("a")).scheduled_at == scheduled
 
 
+def test_a_suspect_that_hangs_keeps_nobody_from_running() -> None:
+    """It is alone for some seconds; then the others go on beside it."""
+    runs: list[str] = []
+
+    def execute(ctx: ContinuousContext[int]) -> Effect[None]:
+        began = Effect.sync(lambda: runs.append(ctx.id))
+        return began.and_then(Effect.sleep("1 day")) if ctx.id == "hung" else began
+
+    with JobsTestKit(create_durable_jobs({"counter": counter(execute)}), now=NOON) as kit:
+        for id in ("hung", "innocent"):
+            kit.run(kit.client.continuous("counter").start(id=id, input=0))
+        kit._runtime.advance(timedelta(seconds=60))
+        kit.restart()
+        kit._runtime.advance(timedelta(seconds=70))
+        assert runs == ["hung", "innocent", "hung", "innocent"]
+
+
 class TestKeysForOthers:
     """What a run hands to other services."""
 
