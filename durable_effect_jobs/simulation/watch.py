@@ -95,6 +95,7 @@ class Watch:
         self._answers: dict[str, int] = {}
         self._last_token: dict[Key, str] = {}
         self._suspected: dict[Key, datetime] = {}
+        self._written: dict[Key, datetime] = {}
         self._ended: set[str] = set()
         self._checks: dict[str, Any] = {
             "load": self._loaded,
@@ -242,6 +243,7 @@ class Watch:
                 stored = self._stored(key)
                 self._grows(0 if stored is None else stored.fence, key)
                 self.records[key] = attrs.evolve(record, lease=None, fence=self._fence)
+                self._written[key] = self._world.now
             self._stored_is(key)
             self._world.told(who, "release", key, self.records.get(key))
 
@@ -301,6 +303,7 @@ class Watch:
         else:
             self._check_step(commit, after, fence)
             self.records[key] = after if after.fence == fence else attrs.evolve(after, fence=fence)
+            self._written[key] = self._world.now
         if commit.mark is not None:
             self._marks[key, commit.mark.event_id] = commit.mark.expires_at
         self._stored_is(key)
@@ -377,8 +380,10 @@ class Watch:
             if wake_at is None or (key.kind, key.job) not in self._jobs:
                 continue
             excused = _SUSPECT if key in suspects else timedelta()
-            if world.wall - wake_at > patience + held_back + excused:
-                late = (world.wall - wake_at).total_seconds()
+            # An alarm may be set to a time that has passed: the wait begins when it is written.
+            waited = min(world.wall - wake_at, world.now - self._written[key])
+            if waited > patience + held_back + excused:
+                late = waited.total_seconds()
                 raise Broken(
                     "no lost wake-up", f"nobody looks after it for {late:g} s: {short_record(record)}", key
                 )
