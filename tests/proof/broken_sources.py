@@ -1139,7 +1139,8 @@ _FILE: dict[str, _Found] = {
         ),
     ),
     "a newer file is opened": _by(
-        "storage/test_sqlite_file.py::test_a_file_that_is_not_for_us_is_left_alone[_newer-written by a newer durable-effect (schema 3, this one knows 2)]",
+        "storage/test_sqlite_file.py::test_a_file_that_is_not_for_us_is_left_alone"
+        "[_newer-written by a newer durable-effect (schema 3, this one knows 2)]",
         (
             "if version > len(self._migrations):",
             "if version > 1000:",
@@ -1676,7 +1677,7 @@ _INTERPRETER: dict[str, _Found] = {
         ),
     ),
     "a step's mark is not written": _by(
-        "jobs/test_faulty_storage.py::test_events_are_kept_exactly_once_by_callers_that_insist",
+        "jobs/test_one_at_a_time.py::test_one_of_two_equal_events_at_the_same_time_is_the_repeat",
         (
             "        mark=step.mark,\n",
             "",
@@ -1973,7 +1974,7 @@ _TASK: dict[str, _Found] = {
         ),
     ),
     "an event is not marked": _by(
-        "jobs/test_faulty_storage.py::test_events_are_kept_exactly_once_by_callers_that_insist",
+        "jobs/test_one_at_a_time.py::test_one_of_two_equal_events_at_the_same_time_is_the_repeat",
         (
             "return None if self.event_id is None else Mark(",
             "return None if True else Mark(",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,62 +9,80 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 import pytest
 from broken_sources import MUTANTS, Mutant
 from run_on_copy import NOTICED
 
-import durable_effect
 import durable_effect_jobs
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = [Path(str(package.__file__)).parent for package in (durable_effect, durable_effect_jobs)]
+PACKAGE = Path(str(durable_effect_jobs.__file__)).parent
 MEMORY = Path("/dev/shm")
 AT_ONCE = 2
-PATIENCE = 120
 
 TESTS = sorted({mutant.test for mutant in MUTANTS})
 
 
 @contextmanager
 def copied() -> Iterator[Path]:
-    """A folder with the packages in it."""
+    """A folder with the package in it."""
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         copy = Path(folder).resolve()
-        for package in PACKAGES:
-            shutil.copytree(package, copy / package.name)
+        shutil.copytree(PACKAGE, copy / PACKAGE.name)
         yield copy
 
 
-def run(copy: Path, *tests: str) -> tuple[int, str]:
-    """Run tests on a copy: the code that it ended with, and what was said."""
-    here = [f"{ROOT}/tests/{test}" for test in tests]
-    quiet = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider"]
-    settings = ["-c", f"{ROOT}/pyproject.toml", "--rootdir", str(ROOT)]
-    ended = subprocess.run(
-        [sys.executable, f"{ROOT}/tests/proof/run_on_copy.py", str(copy), *quiet, *settings, *here],
-        cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy), "HYPOTHESIS_STORAGE_DIRECTORY": f"{copy}/.hypothesis"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    return ended.returncode, ended.stdout[-4_000:]
+class Runner:
+    """Runs tests on copies, one after the other."""
+
+    def __init__(self) -> None:
+        quiet = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider"]
+        # What the runner has loaded already needs no rewriting: its own assertions are of no interest.
+        quiet += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        settings = ["-c", f"{ROOT}/pyproject.toml", "--rootdir", str(ROOT)]
+        self._process = subprocess.Popen(
+            [sys.executable, f"{ROOT}/tests/proof/run_on_copy.py", *quiet, *settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, copy: Path, *tests: str) -> tuple[int, str]:
+        """The code that the run ended with, and what was said."""
+        asked, answers = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write("\t".join([str(copy), *(f"{ROOT}/tests/{test}" for test in tests)]) + "\n")
+        asked.flush()
+        return int(answers.readline()), (copy / "said").read_text()[-4_000:]
+
+    def run_broken(self, mutant: Mutant) -> tuple[int, str]:
+        """Run a mutant's test on it."""
+        with copied() as copy:
+            file = copy / "durable_effect_jobs" / mutant.file
+            source = mutant.broken(file.read_text())
+            compile(source, file, "exec")
+            for former in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
+                former.unlink()  # which one is run must not hang on the clock of the file system
+            file.write_text(source)
+            return self.run(copy, mutant.test)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
 
 
-def broken(mutant: Mutant) -> tuple[int, str]:
-    """Run a mutant's test on it."""
-    with copied() as copy:
-        file = copy / "durable_effect_jobs" / mutant.file
-        source = mutant.broken(file.read_text())
-        compile(source, file, "exec")
-        for former in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
-            former.unlink()  # which one is run must not hang on the clock of the file system
-        file.write_text(source)
-        return run(copy, mutant.test)
+@contextmanager
+def runner() -> Iterator[Runner]:
+    """A runner, until it is done."""
+    made = Runner()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +94,28 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[tuple[
         if isinstance(item, pytest.Function) and item.path == request.path and "mutant" in item.fixturenames
     }
     pool = ThreadPoolExecutor(AT_ONCE)
-    try:
-        yield {mutant.name: pool.submit(broken, mutant) for mutant in MUTANTS if mutant.name in wanted}
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with runner() as one, runner() as another:
+        idle = SimpleQueue[Runner]()
+        idle.put(one)
+        idle.put(another)
+
+        def run(mutant: Mutant) -> tuple[int, str]:
+            mine = idle.get()
+            try:
+                return mine.run_broken(mutant)
+            finally:
+                idle.put(mine)
+
+        try:
+            yield {mutant.name: pool.submit(run, mutant) for mutant in MUTANTS if mutant.name in wanted}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def test_the_tests_pass_on_a_copy_that_is_not_broken() -> None:
     """Or what they say of a broken one would mean nothing."""
-    with copied() as copy:
-        code, said = run(copy, *TESTS)
+    with copied() as copy, runner() as one:
+        code, said = one.run(copy, *TESTS)
     assert code == 0, said
 
 
