@@ -274,8 +274,8 @@ def _claim_and_fire(
     held = claimed.instance
     step = yield from _instead_of_a_run(registry, held, claimed.recovered, now)
     if step is not None:
-        fence = yield from _no_duplicate(_commit(registry, key, step, now, _RUN_RESENDS))
-        if fence is not None:
+        commit = _no_duplicate(_commit(registry, key, step, now, _RUN_RESENDS))
+        if (yield from commit.on_error(lambda _: _give_back(held, worker))) is not None:
             yield from _wake(key, step)
             if step.fired is not None:
                 _report(job, held, step.fired, step)

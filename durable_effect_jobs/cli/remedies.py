@@ -181,7 +181,9 @@ def _replayed(found: DeadLetter, storage: Storage) -> Do[str, TypedError]:
             InvalidStateError("an id that is free", f"there is an instance {key.instance_id} again", "replay")
         )
     after = yield from _alarmed(found.instance)
-    alive = attrs.evolve(after, lease=None, crashes=0, quarantined=False)
+    # Another life: what was read of the one that ended can no longer be committed.
+    incarnation = yield from Random.uuid7()
+    alive = after.replace(incarnation=incarnation.hex, lease=None, crashes=0, quarantined=False)
     now, token = yield from Clock.now().zip(Random.uuid7())
     birth = Commit(key=key, before=None, after=alive, at=now, token=token.hex, replays=found.number)
     yield from storage.commit(birth).map_error(lambda error: _told(error, found))
